@@ -1,0 +1,1 @@
+"""Measurements of a model or of a run, one file each."""

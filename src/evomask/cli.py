@@ -1,0 +1,257 @@
+"""The command line. A command is a function of its arguments, and a line in COMMANDS.
+
+What a user can get wrong ends in one line on stderr and exit code 2; a signal, after everything is saved, in 130 or 143.
+Heavy imports wait until a command needs them, so that help and mistakes are answered at once.
+"""
+
+import contextlib
+import difflib
+import io
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import tyro
+
+if TYPE_CHECKING:
+    from evomask.models.encoders import Encoder
+
+Options = TypeVar("Options")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="evomask: %(message)s", level=logging.WARNING)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    try:
+        COMMANDS[_choose(name, list(COMMANDS), "command")](rest)
+    except SystemExit as exit_:  # the help that was asked for has been shown
+        return int(exit_.code or 0)
+    except KeyboardInterrupt:
+        return _fail("stopped by SIGINT", 130)
+    except Exception as error:
+        signum = getattr(error, "signum", None)
+        expected = isinstance(error, (ValueError, OSError)) or signum is not None or "OutOfMemory" in type(error).__name__
+        if not expected or os.environ.get("EVOMASK_TRACEBACK"):
+            raise
+        return _fail(_one_line(error), 2 if signum is None else 128 + signum)
+    return 0
+
+
+def demo(arguments: list[str]) -> None:
+    """Pretrain on the embedded scenes, evaluate, and write a report: minutes on two CPU cores."""
+    options = _parse(DemoOptions, arguments, "evomask demo")
+    from evomask.recipes.demo import run_demo
+
+    run_demo(options.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Pretrain a small ViT on the embedded scenes, compare it with the untrained one, and write a report.
+
+    Attributes:
+        out: the folder to make. None: the first free of runs/demo, runs/demo-2, ...
+    """
+
+    out: Path | None = None
+
+
+def pretrain(arguments: list[str]) -> None:
+    """RECIPE [--data.root DIR ...]: pretrain as a recipe says; any leaf of it can be overridden."""
+    from evomask.engine.pretrain import PretrainConfig
+    from evomask.recipes import RECIPES, launch
+
+    name = _choose_first(arguments, {name: recipe.__doc__ for name, recipe in RECIPES.items()}, "recipe", "evomask pretrain")
+    recipe = RECIPES[name]
+
+    @dataclass(frozen=True, kw_only=True)
+    class PretrainOptions:
+        """Pretrain.
+
+        Attributes:
+            out: the folder to make for the run. None: the first free of runs/RECIPE, runs/RECIPE-2, ...
+            config: the recipe.
+        """
+
+        out: Path | None = None
+        config: Annotated[PretrainConfig, tyro.conf.arg(name="")]
+
+    default = PretrainOptions(config=recipe())
+    options = _parse(PretrainOptions, arguments[1:], f"evomask pretrain {name}", default)
+    print(launch.pretrain(options.config, out=options.out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """A run.
+
+    Attributes:
+        run: the run's folder.
+    """
+
+    run: tyro.conf.Positional[Path]
+
+
+def resume(arguments: list[str]) -> None:
+    """RUN: go on exactly where a run stopped."""
+    options = _parse(RunOptions, arguments, "evomask resume")
+    from evomask.recipes import launch
+
+    print(launch.resume(options.run))
+
+
+def report(arguments: list[str]) -> None:
+    """RUN: one self-contained page about a run."""
+    options = _parse(RunOptions, arguments, "evomask report")
+    from evomask.figures.report import write_report
+
+    print(write_report(options.run))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write a run's weights as another library loads them.
+
+    Attributes:
+        run: the run's folder.
+        to: the library.
+        out: the folder to make. None: RUN/export/LIBRARY.
+    """
+
+    run: tyro.conf.Positional[Path]
+    to: Literal["timm", "transformers"]
+    out: Path | None = None
+
+
+def export(arguments: list[str]) -> None:
+    """RUN --to timm|transformers: weights as those libraries load them."""
+    options = _parse(ExportOptions, arguments, "evomask export")
+    from evomask.recipes import launch
+
+    folder = options.out or options.run / "export" / options.to
+    host, config = launch.load_host(options.run)
+    launch.export(host, config, options.to, folder)
+    print(folder)
+
+
+def evaluate(arguments: list[str]) -> None:
+    """TASK --encoder SPEC: what an encoder has learnt."""
+    from evomask.tasks import TASKS
+
+    name = _choose_first(arguments, {name: run.__doc__ for name, (_, run) in TASKS.items()}, "task", "evomask evaluate")
+    config_type, run_task = TASKS[name]
+
+    @dataclass(frozen=True, kw_only=True)
+    class EvaluateOptions:
+        """Evaluate an encoder.
+
+        Attributes:
+            encoder: a run, an exported folder, timm:NAME, or untrained:RECIPE.
+            out: the folder to make, for result.json. None: the first free of results/TASK, results/TASK-2, ...
+            config: the task.
+        """
+
+        encoder: str
+        out: Path | None = None
+        config: Annotated[config_type, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+
+    options = _parse(EvaluateOptions, arguments[1:], f"evomask evaluate {name}")
+    from evomask.recipes.launch import free_folder
+    from evomask.tasks.result import make_result_folder, write_result
+
+    encoder = _load_encoder(options.encoder)
+    out = options.out or free_folder(Path("results") / name)
+    make_result_folder(out)
+    metrics = run_task(encoder, options.config)
+    path = write_result(out / "result.json", name, metrics, {"encoder": options.encoder, "task": options.config})
+    print(json.dumps(metrics))
+    print(path)
+
+
+def _load_encoder(spec: str) -> "Encoder":
+    from evomask.models.encoders import load_encoder
+    from evomask.recipes import RECIPES, launch
+
+    kind, _, name = spec.partition(":")
+    if kind == "untrained":
+        return launch.untrained_encoder(RECIPES[_choose(name, list(RECIPES), "recipe")]())
+    return load_encoder(spec)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    command.__name__: command for command in (demo, pretrain, resume, evaluate, export, report)
+}
+
+
+def _overview() -> str:
+    lines = [f"  evomask {name:10}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: evomask COMMAND [OPTIONS]   (`evomask COMMAND --help` lists the options)", "", *lines])
+
+
+def _choose_first(arguments: list[str], described: dict[str, str | None], kind: str, prog: str) -> str:
+    """The name that the arguments begin with. Where help is asked for instead, the names there are, and no more is done."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: {prog} {kind.upper()} [OPTIONS]   (`{prog} {kind.upper()} --help` lists the options)\n")
+        print("\n".join(f"  {name:20}{(text or '').splitlines()[0]}" for name, text in described.items()))
+        raise SystemExit(0)
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError(f"name a {kind} first: {', '.join(described)}")
+    return _choose(arguments[0], list(described), kind)
+
+
+def _choose(name: str, known: list[str], kind: str) -> str:
+    if name in known:
+        return name
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+    raise ValueError(f"no {kind} {name!r}: {hint}")
+
+
+def _parse(options_type: type[Options], arguments: list[str], prog: str, default: Options | None = None) -> Options:
+    """Parse with tyro, whose error box is turned into one line."""
+    box = io.StringIO()
+    given = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(options_type, args=arguments, prog=prog, config=(tyro.conf.FlagConversionOff,), **given)
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+    raise ValueError(f"{_message_in(box.getvalue())}; see {prog} --help")
+
+
+def _message_in(box: str) -> str:
+    """What tyro's error box says; as the terminal allows, it is drawn in colours or not, with lines of dashes or better ones."""
+    lines = [re.sub(r"\x1b\[[\d;]*m|[│╭╮╰╯]", "", line).strip() for line in box.splitlines()[1:]]  # the first is the title
+    parts = [" ".join(part).strip() for rule, part in groupby(lines, re.compile("[─-]+").fullmatch) if not rule]
+    message, *hints = (" ".join(part.split()) for part in parts if part)
+    similar = [hint.partition(": ")[2] for hint in hints if hint.startswith(("Perhaps you meant", "Arguments similar to"))]
+    flags = re.findall(r"--[\w.-]+", " ".join(similar))
+    return message + (f" (did you mean {' or '.join(flags)}?)" if flags else "")
+
+
+def _one_line(error: Exception) -> str:
+    if "OutOfMemory" in type(error).__name__:
+        return "the device is out of memory: lower --train.batch-size, or raise --train.micro-batches"
+    return " ".join(str(error).split())
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"evomask: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Labelled images as evaluation wants them: whole, in one size, without randomness."""
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional
+
+from evomask.data.images import ImageSource
+
+
+class LabelledImages(Dataset[tuple[Tensor, int]]):
+    """`dataset[index] -> (image_uint8 (C, H, W), label)`: the shorter side resized to fit, then the centre.
+
+    Args:
+        source: images with labels.
+        size: height and width.
+
+    Raises:
+        ValueError: the images have no labels.
+    """
+
+    def __init__(self, source: ImageSource, size: tuple[int, int]):
+        if not source.classes:
+            raise ValueError(f"{source.name(0)} and the other images have no labels: put those of each class in a folder")
+        self._source = source
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        label = self._source.label(index)
+        assert label is not None
+        return fit(self._source.image(index), self._size), label
+
+
+def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(C, h, w) uint8 -> (C, H, W) uint8: scaled until it just covers the size, then cut around its centre."""
+    (height, width), (rows, columns) = image.shape[-2:], size
+    scale = max(rows / height, columns / width)
+    resized = [max(rows, round(height * scale)), max(columns, round(width * scale))]
+    image = functional.resize(image, resized, interpolation=functional.InterpolationMode.BICUBIC, antialias=True)
+    return functional.center_crop(image, [rows, columns]).to(torch.uint8)

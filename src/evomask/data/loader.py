@@ -1,0 +1,57 @@
+"""Batches of pretraining images, and the watch over files that cannot be read."""
+
+import signal
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from evomask.data.pretraining import PretrainingImages
+from evomask.data.sampler import StepSampler
+
+UNREADABLE_SHARE = 0.01
+
+
+def load_batches(
+    dataset: PretrainingImages, sampler: StepSampler, workers: int, device_type: str
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (images_uint8 (b, C, H, W), noise (b, N), indices (b,)) for every micro-batch; the same for any number of workers.
+
+    Raises:
+        ValueError: over 1% of the files cannot be read, or a worker process died.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=device_type == "cuda",
+        worker_init_fn=_be_a_quiet_worker,
+    )
+    unreadable: set[int] = set()
+    batches = iter(loader)
+    for keys in sampler:
+        try:
+            images, noise, indices = next(batches)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = "a process that loads images died, often for want of memory: lower --data.workers"
+            raise ValueError(reason) from error
+        # An image comes back under another number than was asked for where its file could not be read.
+        for (_, asked), used in zip(keys, indices.tolist(), strict=True):
+            if used != asked:
+                unreadable.add(asked)
+        if len(unreadable) > UNREADABLE_SHARE * len(dataset):
+            first = dataset.source.name(min(unreadable))
+            raise ValueError(
+                f"{len(unreadable)} of {len(dataset)} files cannot be read, more than 1%, {first} for one: mend or remove them"
+            )
+        yield images, noise, indices
+
+
+def _be_a_quiet_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    # Ctrl-C reaches all processes of a terminal: the training process saves and ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

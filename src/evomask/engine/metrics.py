@@ -1,0 +1,42 @@
+"""What a run writes down while it trains: RUN/metrics.jsonl, one row a logged step, and the same for TensorBoard."""
+
+import json
+import math
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from evomask.engine.run import write_atomically
+
+
+class MetricsLog:
+    """Appends rows to both files. Rows of steps that a resumed run does again are dropped first."""
+
+    def __init__(self, run: Path, first_step: int):
+        self._path = run / "metrics.jsonl"
+        kept = [row for row in read_metrics(run) if row["step"] < first_step]
+        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = self._path.open("a", buffering=1)  # a line at a time: a killed run loses none
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+
+    def write(self, row: dict[str, float]) -> None:
+        """Add a row; it holds `step`."""
+        # JSON has no NaN: a value that is not finite is null.
+        finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        self._file.write(json.dumps(finite) + "\n")
+        for name, value in row.items():
+            if name != "step":
+                self._board.add_scalar(name, value, int(row["step"]))
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The rows of RUN/metrics.jsonl in the order of steps; a last line that a kill cut short is left out."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

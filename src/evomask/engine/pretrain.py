@@ -1,0 +1,211 @@
+"""What a step of masked image modelling is, and what a pretraining run is configured by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from torch import Tensor
+
+from evomask.data.images import ImageFolder, ImageSource
+from evomask.data.loader import load_batches
+from evomask.data.pretraining import PretrainingImages
+from evomask.data.sampler import StepSampler
+from evomask.data.scenes import Scenes
+from evomask.engine import distributed
+from evomask.engine.loop import StepResult, Task, TrainConfig
+from evomask.engine.optim import OptimConfig, build_adamw, learning_rate
+from evomask.masking import STRATEGIES, Mask, MaskingStrategy, NonFiniteAffinity
+from evomask.models.mae import MAE, MAEConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """Which masks. Options that a strategy does not have are not used by it.
+
+    Attributes:
+        strategy: evolved (the paper), random (MAE), grid, block (BEiT), cells (SimMIM).
+        ratio: share of patches to hide.
+        linkage: evolved: similarity to a merged node, weighted (Eq. 7) or average.
+        affinity: evolved: attention (the paper), popularity or profile.
+        depth: evolved: hold the depth at this share of the height (0.2 shallow, 0.8 deep) instead of letting it grow.
+        min_block: block: least area of a rectangle in patches.
+        cell: cells: patches along the side of a cell.
+    """
+
+    strategy: str = "evolved"
+    ratio: float = 0.75
+    linkage: Literal["weighted", "average"] = "weighted"
+    affinity: str = "attention"
+    depth: float | None = None
+    min_block: int = 16
+    cell: int = 2
+
+    def __post_init__(self):
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"--masking.strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}")
+        self.build()  # so that what does not fit is said before anything is made
+
+    def build(self) -> MaskingStrategy:
+        """The strategy, with those options that it has."""
+        strategy = STRATEGIES[self.strategy]
+        return strategy(**{o.name: getattr(self, o.name) for o in fields(strategy) if hasattr(self, o.name)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, and how they are cropped.
+
+    Attributes:
+        root: a folder of images, flat or in sub-folders. None: the embedded `scenes`.
+        scenes: how many scenes, where root is None.
+        workers: processes that load images beside the training process; the images are the same for any number.
+        crop_scale: range of the share of an image's area that a random crop takes.
+        flip: whether crops are mirrored at random.
+        mean: of a channel of images in [0, 1], to be subtracted; one number a channel.
+        std: to divide by after that; one number a channel.
+    """
+
+    root: Path | None = None
+    scenes: int = 10_000
+    workers: int = 2
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    flip: bool = True
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def source(self, size: tuple[int, int], channels: int, seed: int) -> ImageSource:
+        """The images themselves."""
+        if self.root is not None:
+            return ImageFolder(self.root, channels=channels)
+        return Scenes(size, self.scenes, seed=seed, channels=channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """A pretraining run: its recipe's name, and every value that determines it."""
+
+    recipe: tyro.conf.Suppress[str]
+    host: MAEConfig
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self):
+        channels = self.host.encoder.in_chans
+        if len(self.data.mean) != channels or len(self.data.std) != channels:
+            raise ValueError(f"--data.mean and --data.std need one number for each of {channels} channels")
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(B, C, H, W) uint8 -> float32: brought to [0, 1], less the mean, over the standard deviation, channel by channel."""
+    mean_C11 = torch.tensor(mean, device=images.device).view(-1, 1, 1)
+    std_C11 = torch.tensor(std, device=images.device).view(-1, 1, 1)
+    return (images.float() / 255 - mean_C11) / std_C11
+
+
+@dataclass(frozen=True)
+class PretrainStep:
+    """A step of masked image modelling; it reads like the paper's abstract."""
+
+    host: MAE
+    masking: MaskingStrategy
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __call__(self, batch: tuple[Tensor, Tensor, Tensor], progress: float) -> StepResult:
+        """One micro-batch of `PretrainingImages` -> loss. A model that has diverged gives NaN, and the loop skips the step."""
+        host, device = self.host, next(self.host.parameters()).device
+        images_uint8, noise, _ = (tensor.to(device, non_blocking=True) for tensor in batch)
+        images = normalise(images_uint8, self.mean, self.std)
+
+        tokens = host.embed(images)
+        affinity = host.affinity(tokens.detach()) if self.masking.needs_affinity else None
+        try:
+            mask = self.masking(noise, grid=host.grid, progress=progress, affinity=affinity)
+        except NonFiniteAffinity:
+            return StepResult(tokens.sum() * torch.nan)
+        loss = host(images, tokens, mask).loss
+        return StepResult(loss, partial(mask_metrics, mask))
+
+
+def mask_metrics(mask: Mask) -> dict[str, float]:
+    """What is logged of a batch's masks; of evolved ones also the health of the trees they are cut from, means over images.
+
+    Returns:
+        `mask_ratio`, and for evolved masks `depth`, `tree_height`, `groups` (how many at that depth) and `largest_group` (its
+        share of the image's patches).
+    """
+    row = {"mask_ratio": mask.count / mask.masked.shape[1]}
+    if mask.hierarchy is None or mask.depth is None:
+        return row
+    group_BN = mask.hierarchy.cut(mask.depth)
+    size_BM = torch.zeros_like(mask.hierarchy.parent).scatter_add(1, group_BN, torch.ones_like(group_BN))
+    return row | {
+        "depth": mask.depth.double().mean().item(),
+        "tree_height": mask.hierarchy.height.double().mean().item(),
+        "groups": size_BM.gt(0).sum(dim=1).double().mean().item(),
+        "largest_group": size_BM.amax(dim=1).double().mean().item() / group_BN.shape[1],
+    }
+
+
+def build_host(config: PretrainConfig) -> MAE:
+    """The host with the initial weights of the run: a function of the configuration's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        return config.host.build()
+
+
+def pretraining_task(config: PretrainConfig, host: MAE) -> Task:
+    """What the loop has to be told to train `host` as configured; the host goes to its device. Nothing is written yet.
+
+    Raises:
+        ValueError: the data or the device cannot be used.
+    """
+    vit, settings = config.host.encoder, config.train
+    source = config.data.source(vit.image_size, vit.in_chans, settings.seed)
+    rows, columns = host.grid
+    dataset = PretrainingImages(
+        source,
+        vit.image_size,
+        channels=vit.in_chans,
+        patches=rows * columns,
+        seed=settings.seed,
+        scale=config.data.crop_scale,
+        flip=config.data.flip,
+    )
+
+    def sampler(steps: range) -> StepSampler:
+        return StepSampler(
+            len(source),
+            settings.batch_size,
+            settings.seed,
+            steps,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            micro_batches=settings.micro_batches,
+        )
+
+    device = distributed.pick_device(settings.device)
+    host.to(device)
+    steps_per_epoch = sampler(range(0)).steps_per_epoch
+    return Task(
+        model=host,
+        optimizer=build_adamw(host, config.optim),
+        learning_rate=partial(
+            learning_rate,
+            config=config.optim,
+            batch_size=settings.batch_size,
+            steps_per_epoch=steps_per_epoch,
+            epochs=settings.epochs,
+        ),
+        steps_per_epoch=steps_per_epoch,
+        batches=lambda steps: load_batches(dataset, sampler(steps), config.data.workers, device.type),
+        indices=lambda step: sampler(range(0)).indices(step),
+        step=PretrainStep(host, config.masking.build(), config.data.mean, config.data.std),
+        clip_grad=config.optim.clip_grad,
+    )

@@ -1,0 +1,107 @@
+"""A run's folder: made once, never overwritten, and with all that is needed to repeat the run in its config.json."""
+
+import dataclasses
+import json
+import platform
+import subprocess
+import types
+import typing
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def create_run(run: Path, config: Any, command: str) -> None:
+    """Make the folder and write its config.json.
+
+    Raises:
+        ValueError: the folder is there already and not empty, or cannot be made.
+    """
+    if run.is_dir() and any(run.iterdir()):
+        hint = f"`evomask resume {run}` goes on with it" if (run / "config.json").exists() else "it is no run"
+        raise ValueError(f"{run} exists and is not empty ({hint}): choose another --out")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"the folder {run} cannot be made ({error.strerror}): choose another --out") from error
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {"command": command, "started": started, "config": to_dict(config)} | provenance()
+    write_atomically(run / "config.json", json.dumps(record, indent=2) + "\n")
+
+
+def read_run(run: Path, config_type: type[Config]) -> Config:
+    """The resolved configuration of a run.
+
+    Raises:
+        ValueError: no such run, or one whose config.json does not fit this version.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{run} is no run folder: it has no config.json")
+    try:
+        return from_dict(config_type, json.loads(path.read_text())["config"])
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} does not describe a run of this version of evomask ({error!r})") from error
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of what computes, the git revision where there is one, and the machine."""
+    libraries = ("evomask", "torch", "torchvision", "timm", "numpy", "pillow")
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in libraries},
+        "git": _git_revision(),
+        "machine": f"{platform.machine()} {platform.system()}",
+    }
+
+
+def _git_revision() -> str | None:
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,  # a package that is installed stands in no repository
+            timeout=10,
+        )
+    except OSError:  # no git on this machine
+        return None
+    return found.stdout.strip() or None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that it is either whole or as it was."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def to_dict(config: Any) -> Any:
+    """A tree of dataclasses as what JSON can hold."""
+    if dataclasses.is_dataclass(config):
+        return {field.name: to_dict(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, tuple):
+        return [to_dict(item) for item in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def from_dict(annotation: Any, value: Any) -> Any:
+    """The inverse of `to_dict`, guided by the types of the dataclass's fields."""
+    if value is None:
+        return None
+    if dataclasses.is_dataclass(annotation):
+        types_of = typing.get_type_hints(annotation)
+        return annotation(**{name: from_dict(types_of[name], item) for name, item in value.items()})  # type: ignore[operator]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        (annotation,) = (argument for argument in arguments if argument is not type(None))
+        return from_dict(annotation, value)
+    if origin is tuple:
+        if Ellipsis in arguments:  # tuple[float, ...]: any number of one type
+            arguments = arguments[:1] * len(value)
+        return tuple(from_dict(item_type, item) for item_type, item in zip(arguments, value, strict=True))
+    return Path(value) if annotation is Path else value

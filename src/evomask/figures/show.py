@@ -1,0 +1,125 @@
+"""The figures of `evomask show`: a model's masks, hierarchy, attention and reconstructions of given images."""
+
+from collections.abc import Sequence
+
+import torch
+from matplotlib.figure import Figure
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from evomask.figures.attention import attention_of_patches, middle_queries
+from evomask.figures.hierarchy import FRACTIONS, partitions
+from evomask.figures.masks import mask_columns
+from evomask.figures.reconstruction import reconstructions
+from evomask.masking import EvolvedMasking, RandomMasking, build_hierarchy
+from evomask.masking.affinity import AFFINITIES
+from evomask.models.mae import MAE
+from evomask.models.vit import attention_maps, embed_patches, mean_patch_attention
+
+PAPER_BLOCKS = 6
+PAPER_MASKING = EvolvedMasking()
+
+
+def show_masks(
+    encoder: VisionTransformer,
+    images: Tensor,
+    originals: Tensor,
+    *,
+    masking: EvolvedMasking = PAPER_MASKING,
+    progress: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 0.95),
+    blocks: int = PAPER_BLOCKS,
+    seed: int = 0,
+) -> Figure:
+    """A random mask, then the evolved masks of this encoder at several moments of a training, all from the same noise.
+
+    At progress 0 the cut is single patches, and the evolved mask is that random one.
+
+    Args:
+        encoder: a plain ViT.
+        images: (n, C, H, W) normalised, on the encoder's device.
+        originals: (n, C, H, W) uint8, the same images.
+        masking: the evolved masks to show.
+        progress: shares of training, in [0, 1).
+        blocks: over how many first blocks attention is averaged.
+        seed: of the noise.
+    """
+    grid: tuple[int, int] = encoder.patch_embed.grid_size
+    affinity = mean_patch_attention(encoder, embed_patches(encoder, images), blocks)
+    noise = image_noise(len(images), grid, seed).to(images.device)
+    masks = {"random": RandomMasking(masking.ratio)(noise, grid)}
+    for share in progress:
+        masks[f"evolved\n{share:.0%} of training"] = masking(noise, grid, share, affinity)
+    return mask_columns(originals, masks, grid)
+
+
+def show_hierarchy(
+    encoder: VisionTransformer,
+    images: Tensor,
+    originals: Tensor,
+    *,
+    masking: EvolvedMasking = PAPER_MASKING,
+    fractions: Sequence[float] = FRACTIONS,
+    blocks: int = PAPER_BLOCKS,
+) -> Figure:
+    """The partitions at several depths; `masking` says which affinity and linkage, for the rest see `show_masks`."""
+    attention = mean_patch_attention(encoder, embed_patches(encoder, images), blocks)
+    hierarchy = build_hierarchy(AFFINITIES[masking.affinity](attention), masking.linkage)
+    return partitions(originals, hierarchy, encoder.patch_embed.grid_size, fractions)
+
+
+@torch.no_grad()
+def show_attention(
+    encoder: VisionTransformer,
+    images: Tensor,
+    originals: Tensor,
+    *,
+    queries: Sequence[tuple[int, int]] | None = None,
+    blocks: int = PAPER_BLOCKS,
+) -> Figure:
+    """Where the patches at `queries`, (row, column), look; None takes two. For the rest see `show_masks`."""
+    grid: tuple[int, int] = encoder.patch_embed.grid_size
+    prefix = encoder.num_prefix_tokens
+    maps = attention_maps(encoder, embed_patches(encoder, images), blocks)
+    attention = torch.stack([map_BHLL.mean(dim=1)[:, prefix:, prefix:] for map_BHLL in maps], dim=1)
+    return attention_of_patches(originals, attention, grid, queries or middle_queries(grid))
+
+
+def show_reconstruction(
+    host: MAE,
+    images: Tensor,
+    originals: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    masking: EvolvedMasking = PAPER_MASKING,
+    progress: float = 0.5,
+    seed: int = 0,
+) -> Figure:
+    """What the host restores behind a random mask and behind an evolved one.
+
+    Args:
+        host: an MAE, in evaluation mode.
+        images: (n, C, H, W) normalised, on the host's device.
+        originals: (n, C, H, W) uint8, the same images.
+        mean: one a channel, of pixels in [0, 1], as the images were normalised.
+        std: likewise.
+        masking: the evolved masks to show.
+        progress: the share of training, in [0, 1), that sets their depth.
+        seed: of the noise.
+    """
+    noise = image_noise(len(images), host.grid, seed).to(images.device)
+    affinity = host.affinity(host.embed(images).detach())
+    masks = {
+        "random mask": RandomMasking(masking.ratio)(noise, host.grid),
+        f"evolved, {progress:.0%}": masking(noise, host.grid, progress, affinity),
+    }
+    trials = [(title, mask.masked, host.reconstruct(images, mask)) for title, mask in masks.items()]
+    return reconstructions(originals, trials, host.grid, mean, std)
+
+
+def image_noise(images: int, grid: tuple[int, int], seed: int) -> Tensor:
+    """(images, N) uniform in [0, 1): a function of the seed and of the place of an image among them."""
+    generator = torch.Generator()
+    return torch.stack(
+        [torch.rand(grid[0] * grid[1], generator=generator.manual_seed(seed + image)) for image in range(images)]
+    )

@@ -1,0 +1,198 @@
+"""MAE (He et al., 2022) around any timm ViT: the encoder sees visible patches, a light decoder restores the other ones."""
+
+from dataclasses import dataclass, field
+
+import torch
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from evomask.masking import Mask
+from evomask.models.host import HostOutput
+from evomask.models.vit import (
+    ViTConfig,
+    build_vit,
+    check_plain_vit,
+    embed_patches,
+    fix_sincos_positions,
+    mean_patch_attention,
+    sincos_positions,
+    with_prefix,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAEConfig:
+    """An MAE.
+
+    Attributes:
+        encoder: the ViT.
+        decoder_width: embedding dimension of the decoder.
+        decoder_depth: blocks of the decoder.
+        decoder_heads: attention heads of the decoder.
+        normalise_pixels: whether a patch's pixels are brought to mean 0 and variance 1 before the loss.
+        attention_blocks: over how many first blocks of the encoder attention is averaged for the hierarchy.
+    """
+
+    encoder: ViTConfig = field(default_factory=ViTConfig)
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    normalise_pixels: bool = True
+    attention_blocks: int = 6
+
+    def build(self) -> "MAE":
+        """The model, freshly initialised."""
+        return MAE(
+            build_vit(self.encoder),
+            decoder_width=self.decoder_width,
+            decoder_depth=self.decoder_depth,
+            decoder_heads=self.decoder_heads,
+            normalise_pixels=self.normalise_pixels,
+            attention_blocks=self.attention_blocks,
+        )
+
+
+class MAE(nn.Module):
+    """The asymmetric autoencoder. `self.encoder` is the timm model and keeps nothing of MAE, so it can be taken out as it is.
+
+    Args:
+        encoder: a plain timm ViT. Its positions become fixed sines and cosines, its linear layers are initialised anew.
+        decoder_width, decoder_depth, decoder_heads: the decoder's size.
+        normalise_pixels: bring each patch's pixels to mean 0 and variance 1 before the loss.
+        attention_blocks: over how many first blocks of the encoder `affinity` is averaged.
+
+    Raises:
+        ValueError: the encoder is no plain ViT, a number is below 1, or the decoder's heads do not divide its width.
+    """
+
+    def __init__(
+        self,
+        encoder: VisionTransformer,
+        *,
+        decoder_width: int = 512,
+        decoder_depth: int = 8,
+        decoder_heads: int = 16,
+        normalise_pixels: bool = True,
+        attention_blocks: int = 6,
+    ):
+        super().__init__()
+        if min(decoder_width, decoder_depth, decoder_heads, attention_blocks) < 1:
+            raise ValueError("decoder_width, decoder_depth, decoder_heads and attention_blocks must be at least 1")
+        if decoder_width % decoder_heads:
+            raise ValueError(f"{decoder_heads} heads do not divide a decoder width of {decoder_width}")
+        self.encoder = check_plain_vit(encoder)
+        self.normalise_pixels = normalise_pixels
+        self.attention_blocks = attention_blocks
+        self.patch_size: tuple[int, int] = encoder.patch_embed.patch_size
+        self.grid: tuple[int, int] = encoder.patch_embed.grid_size
+        pixels = self.patch_size[0] * self.patch_size[1] * encoder.in_chans
+
+        self.decoder_embed = nn.Linear(encoder.embed_dim, decoder_width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
+        self.decoder_positions = nn.Buffer(sincos_positions(self.grid, decoder_width).unsqueeze(0), persistent=False)
+        self.decoder_blocks = nn.Sequential(*(Block(decoder_width, decoder_heads, qkv_bias=True) for _ in range(decoder_depth)))
+        self.decoder_norm = nn.LayerNorm(decoder_width, eps=1e-6)
+        self.decoder_head = nn.Linear(decoder_width, pixels)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As MAE: Xavier-uniform linear layers, the patch embedding like one of them, small normal tokens."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        embedding = self.encoder.patch_embed.proj.weight
+        nn.init.xavier_uniform_(embedding.view(len(embedding), -1))
+        for token in (self.encoder.cls_token, self.encoder.reg_token, self.mask_token):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
+        fix_sincos_positions(self.encoder)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) normalised images -> (B, N, D) patch embeddings with positions."""
+        return embed_patches(self.encoder, images)
+
+    def affinity(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) from `embed` -> (B, N, N) float32, mean attention between patches, all visible; without gradient."""
+        return mean_patch_attention(self.encoder, tokens, self.attention_blocks)
+
+    def forward(self, images: Tensor, tokens: Tensor, mask: Mask) -> HostOutput:
+        """Restore what the mask hides.
+
+        Args:
+            images: (B, C, H, W) normalised.
+            tokens: (B, N, D) from `embed`.
+            mask: what the encoder does not see.
+
+        Returns:
+            The loss, and the prediction (B, N, patch height * patch width * C), pixels row by row with channels last.
+
+        Raises:
+            ValueError: the mask is not over these images and patches.
+        """
+        if mask.masked.shape != tokens.shape[:2]:
+            given, expected = tuple(mask.masked.shape), tuple(tokens.shape[:2])
+            raise ValueError(f"the mask must be (images, patches) = {expected}, not {given}; a class token does not count")
+        latent = self.forward_encoder(tokens, mask)
+        prediction = self.forward_decoder(latent, mask)
+        return HostOutput(self.forward_loss(images, prediction, mask), prediction)
+
+    def forward_encoder(self, tokens: Tensor, mask: Mask) -> Tensor:
+        """(B, N, D) -> (B, prefix + K, D), class token and registers first, then the visible patches in their order."""
+        visible_BKD = tokens.gather(1, _as_index(mask.keep_indices, tokens))
+        return self.encoder.norm(self.encoder.blocks(with_prefix(self.encoder, visible_BKD)))
+
+    def forward_decoder(self, latent: Tensor, mask: Mask) -> Tensor:
+        """(B, prefix + K, D) -> (B, N, pixels of a patch). Hidden places hold the mask token."""
+        x = self.decoder_embed(latent)
+        prefix = self.encoder.num_prefix_tokens
+        hidden = self.mask_token.to(x.dtype).expand(len(x), mask.masked.shape[1], -1)
+        patches = hidden.scatter(1, _as_index(mask.keep_indices, x), x[:, prefix:]) + self.decoder_positions
+        x = self.decoder_norm(self.decoder_blocks(torch.cat((x[:, :prefix], patches), dim=1)))
+        return self.decoder_head(x[:, prefix:])
+
+    def forward_loss(self, images: Tensor, prediction: Tensor, mask: Mask) -> Tensor:
+        """Mean squared error over the pixels of the masked patches."""
+        target = self.patchify(images)
+        if self.normalise_pixels:
+            mean, std = _patch_statistics(target)
+            target = (target - mean) / std
+        error_BN = (prediction.float() - target).square().mean(dim=-1)
+        return (error_BN * mask.masked).sum() / (mask.count * len(error_BN))
+
+    def patchify(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, patch height * patch width * C), pixels row by row with channels last."""
+        (rows, columns), (height, width) = self.grid, self.patch_size
+        patches = images.unflatten(3, (columns, width)).unflatten(2, (rows, height))  # B C rows height columns width
+        return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+    def unpatchify(self, patches: Tensor) -> Tensor:
+        """The inverse of `patchify`."""
+        (rows, columns), (height, width) = self.grid, self.patch_size
+        pixels = patches.unflatten(2, (height, width, -1)).unflatten(1, (rows, columns))  # B rows columns height width C
+        return pixels.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, mask: Mask) -> Tensor:
+        """(B, C, H, W) the images with the hidden patches as the model restores them, for pictures.
+
+        A model trained on normalised pixels predicts neither brightness nor contrast of a patch: those of the true patch
+        are lent to it, as is usual in such pictures.
+        """
+        original = self.patchify(images)
+        predicted = self(images, self.embed(images), mask).prediction.float()
+        if self.normalise_pixels:
+            mean, std = _patch_statistics(original)
+            predicted = predicted * std + mean
+        return self.unpatchify(torch.where(mask.masked.unsqueeze(-1), predicted, original))
+
+
+def _patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each patch's values, kept from zero as in MAE."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return mean, (variance + 1e-6).sqrt()
+
+
+def _as_index(indices_BK: Tensor, like: Tensor) -> Tensor:
+    return indices_BK.unsqueeze(-1).expand(-1, -1, like.shape[-1])

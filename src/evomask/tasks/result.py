@@ -1,0 +1,25 @@
+"""What every evaluation leaves behind: result.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from evomask.engine.run import provenance, to_dict, write_atomically
+
+
+def make_result_folder(folder: Path) -> None:
+    """Make the folder before the work begins, so that a result never overwrites another.
+
+    Raises:
+        ValueError: there is a result in it already.
+    """
+    if (folder / "result.json").exists():
+        raise ValueError(f"{folder} holds a result already: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_result(path: Path, task: str, metrics: dict[str, Any], config: dict[str, Any]) -> Path:
+    """Write `{"task", "metrics": {name: number}, "config", "versions", ...}`; returns the path."""
+    record = {"task": task, "metrics": metrics, "config": {name: to_dict(part) for name, part in config.items()}}
+    write_atomically(path, json.dumps(record | provenance(), indent=2) + "\n")
+    return path

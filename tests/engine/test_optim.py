@@ -1,0 +1,132 @@
+"""The schedule against hand-computed rates, AdamW against its equations, and which parameters decay."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from evomask.engine.optim import OptimConfig, build_adamw, learning_rate
+from evomask.models.mae import MAEConfig
+from evomask.models.vit import ViTConfig
+
+BASE, LEAST = 1e-3, 1e-5
+
+
+def rate(step: int, warmup_epochs: float = 2, batch_size: int = 512, epochs: int = 6) -> float:
+    config = OptimConfig(base_lr=BASE, min_lr=LEAST, warmup_epochs=warmup_epochs)
+    return learning_rate(step, config=config, batch_size=batch_size, steps_per_epoch=10, epochs=epochs)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 0.0),
+        (1, 1e-4),  # twice the base rate (512 = 2 * 256) times 1 / 20
+        (10, 1e-3),
+        (19, 1.9e-3),
+        (20, 2e-3),  # the peak
+        (30, 2 * (LEAST + (BASE - LEAST) * (1 + math.sqrt(0.5)) / 2)),  # a quarter of the way: cos 45 degrees
+        (40, 2 * (LEAST + BASE) / 2),  # half way
+        (50, 2 * (LEAST + (BASE - LEAST) * (1 - math.sqrt(0.5)) / 2)),
+        (60, 2 * LEAST),  # the end, which no step reaches
+    ],
+)
+def test_the_schedule_at_steps_computed_by_hand(step: int, expected: float) -> None:
+    assert rate(step) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_rate_rises_to_one_peak_and_falls() -> None:
+    rates = [rate(step) for step in range(60)]
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert max(rates) == rates[20]
+
+
+@pytest.mark.parametrize(("batch_size", "factor"), [(64, 0.25), (256, 1), (4096, 16)])
+def test_the_rate_is_proportional_to_the_batch_size(batch_size: int, factor: float) -> None:
+    for step in (5, 20, 37):
+        assert rate(step, batch_size=batch_size) == pytest.approx(factor * rate(step, batch_size=256))
+
+
+def test_the_warm_up_may_be_a_fraction_of_an_epoch() -> None:
+    # 0.25 epochs are 2.5 steps: steps 0 to 2 rise, step 3 is 0.5 of 57.5 steps into the cosine.
+    expected = [0, 2e-3 / 2.5, 2e-3 * 2 / 2.5, 2 * (LEAST + (BASE - LEAST) * (1 + math.cos(math.pi * 0.5 / 57.5)) / 2)]
+    assert [rate(step, warmup_epochs=0.25) for step in range(4)] == pytest.approx(expected)
+
+
+def test_no_warm_up_starts_at_the_peak() -> None:
+    assert rate(0, warmup_epochs=0) == pytest.approx(2 * BASE)
+
+
+def test_a_warm_up_longer_than_the_run_only_rises() -> None:
+    assert [rate(step, warmup_epochs=40, epochs=1) for step in range(10)] == pytest.approx([5e-6 * step for step in range(10)])
+
+
+def tiny_mae() -> nn.Module:
+    vit = ViTConfig(image_size=(16, 16), patch_size=8, width=16, depth=1, heads=2, registers=2, qk_norm=True)
+    return MAEConfig(encoder=vit, decoder_width=16, decoder_depth=1, decoder_heads=2).build()
+
+
+def test_matrices_decay_and_biases_norms_and_tokens_do_not() -> None:
+    model = tiny_mae()
+    optimizer = build_adamw(model, OptimConfig(weight_decay=0.05))
+    decay_of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    named = {name: decay_of.get(id(p)) for name, p in model.named_parameters() if p.requires_grad}
+
+    def is_plain(name: str) -> bool:
+        return name.endswith("bias") or "norm" in name or name in ("encoder.cls_token", "encoder.reg_token", "mask_token")
+
+    assert named == {name: 0.0 if is_plain(name) else 0.05 for name in named}
+    assert {"encoder.cls_token", "encoder.reg_token", "mask_token", "encoder.patch_embed.proj.weight"} <= set(named)
+    assert len(decay_of) == len(named), "what is not trained has no place in the optimiser"
+
+
+def test_the_fixed_positions_are_not_trained() -> None:
+    model = tiny_mae()
+    trained = {id(p) for group in build_adamw(model, OptimConfig()).param_groups for p in group["params"]}
+    positions = [p for name, p in model.named_parameters() if "pos" in name]
+    assert positions
+    assert not any(id(p) in trained for p in positions)
+
+
+def test_the_betas_of_the_configuration_are_used() -> None:
+    optimizer = build_adamw(nn.Linear(2, 2), OptimConfig(betas=(0.8, 0.7)))
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.8, 0.7)] * 2
+
+
+def test_steps_equal_the_equations_of_adamw() -> None:
+    """Loshchilov and Hutter, 2019, algorithm 2, in float64 and by hand, with a rate that changes at every step."""
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3)
+    decay, beta1, beta2 = 0.05, 0.9, 0.95
+    weights = {name: p.detach().double().clone() for name, p in model.named_parameters()}
+    first = {name: torch.zeros_like(w) for name, w in weights.items()}
+    second = {name: torch.zeros_like(w) for name, w in weights.items()}
+    optimizer = build_adamw(model, OptimConfig(weight_decay=decay, betas=(beta1, beta2)))
+
+    for step, lr in enumerate((1e-2, 3e-3, 5e-2), start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        gradients = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+        for name, p in model.named_parameters():
+            p.grad = gradients[name].clone()
+        optimizer.step()
+
+        for name, w in weights.items():
+            g = gradients[name].double()
+            w *= 1 - lr * (decay if name == "weight" else 0.0)
+            first[name] = beta1 * first[name] + (1 - beta1) * g
+            second[name] = beta2 * second[name] + (1 - beta2) * g**2
+            w -= lr * (first[name] / (1 - beta1**step)) / ((second[name] / (1 - beta2**step)).sqrt() + 1e-8)
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(p.detach().double(), weights[name], rtol=1e-5, atol=1e-7)
+
+
+def test_a_rate_that_was_never_set_moves_nothing() -> None:
+    model = nn.Linear(3, 2)
+    before = model.weight.detach().clone()
+    optimizer = build_adamw(model, OptimConfig())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    assert torch.equal(model.weight, before)
