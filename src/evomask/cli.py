@@ -180,6 +180,45 @@ def evaluate(arguments: list[str]) -> None:
     print(path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """Draw what a model does to image files.
+
+    Attributes:
+        images: image files.
+        encoder: a run, an exported folder, timm:NAME, or untrained:RECIPE; reconstructions need a run.
+        out: the picture to write; its ending says the format, png or pdf.
+    """
+
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    encoder: str
+    out: Path | None = None
+
+
+def show(arguments: list[str]) -> None:
+    """PICTURE --encoder SPEC IMAGE...: masks, hierarchy, attention or reconstruction of image files."""
+    from evomask.figures.style import save
+    from evomask.recipes.show import ENCODER_PICTURES, draw_encoder_picture, draw_reconstruction
+
+    kinds = {name: picture.__doc__ for name, picture in ENCODER_PICTURES.items()}
+    kinds["reconstruction"] = draw_reconstruction.__doc__
+    kind = _choose_first(arguments, kinds, "picture", "evomask show")
+    options = _parse(ShowOptions, arguments[1:], f"evomask show {kind}")
+    if not options.images:
+        raise ValueError("name one or more image files")
+    out = options.out or Path(f"{kind}.png")
+    if out.suffix not in (".png", ".pdf"):
+        raise ValueError(f"--out must end in .png or .pdf, not {out.name!r}")
+    if out.exists():
+        raise ValueError(f"{out} exists: choose another --out")
+    if kind == "reconstruction":
+        figure = draw_reconstruction(Path(options.encoder), options.images)
+    else:
+        figure = draw_encoder_picture(kind, _load_encoder(options.encoder), options.images)
+    save(figure, out)
+    print(out)
+
+
 def _load_encoder(spec: str) -> "Encoder":
     from evomask.models.encoders import load_encoder
     from evomask.recipes import RECIPES, launch
@@ -191,7 +230,7 @@ def _load_encoder(spec: str) -> "Encoder":
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (demo, pretrain, resume, evaluate, export, report)
+    command.__name__: command for command in (demo, pretrain, resume, evaluate, show, export, report)
 }
 
 

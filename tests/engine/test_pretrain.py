@@ -79,7 +79,11 @@ def photos(tmp_path: Path) -> Path:
 # Twelve steps of a tiny run. A change that is not meant to change training leaves them as they are; one that is meant to
 # (another augmentation, initialisation, schedule, mask or order of draws) says so in CHANGELOG.md and takes them anew from:
 #   pytest tests/engine/test_pretrain.py -k golden   (the failure prints what was found)
-GOLDEN_LOSSES: list[float] = []
+# Rounding does not show in them: noise of 1e-6 on the initial weights moves them by less than 1e-6.
+GOLDEN_LOSSES = [
+    *(1.138676, 1.141382, 1.118043, 1.108834, 1.098030, 1.077492),
+    *(1.076944, 1.072671, 1.059757, 1.073040, 1.056732, 1.059856),
+]
 
 
 def test_golden_losses(photos: Path, tmp_path: Path) -> None:
@@ -141,11 +145,19 @@ def test_depth_grows_with_the_epochs(tmp_path: Path) -> None:
     assert min(row["groups"] for row in rows if row["epoch"] == 2) < 16
 
 
-def test_it_learns(photos: Path, tmp_path: Path) -> None:
-    config = config_of(data=DataConfig(root=photos, workers=0, crop_scale=(1.0, 1.0), flip=False))
-    config = replace(config, train=replace(config.train, epochs=150))
-    losses = losses_of(config, tmp_path / "run")
-    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+def test_it_learns(tmp_path: Path) -> None:
+    """Pictures of one colour: what is hidden is what can be seen."""
+    (tmp_path / "colours").mkdir()
+    for number in range(16):
+        colour = (255 * (number & 1), 255 * (number >> 1 & 1), 255 * (number >> 2 & 1))
+        Image.new("RGB", (32, 32), colour).save(tmp_path / "colours" / f"{number}.png")
+    config = config_of(
+        host=replace(HOST, normalise_pixels=False),
+        data=DataConfig(root=tmp_path / "colours", workers=0),
+        optim=OptimConfig(base_lr=0.4, warmup_epochs=2, clip_grad=1.0),
+    )
+    losses = losses_of(replace(config, train=replace(config.train, epochs=20)), tmp_path / "run")
+    assert np.mean(losses[-4:]) < 0.3 * np.mean(losses[:4])
 
 
 @pytest.mark.parametrize(

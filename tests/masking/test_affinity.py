@@ -56,7 +56,8 @@ def test_even_attention_has_no_profile():
 @pytest.mark.parametrize("name", AFFINITIES)
 def test_every_affinity_is_symmetric_finite_and_of_the_same_shape(attention_BNN, name):
     affinity = AFFINITIES[name](attention_BNN)
-    assert affinity.shape == attention_BNN.shape and affinity.isfinite().all()
+    assert affinity.shape == attention_BNN.shape
+    assert affinity.isfinite().all()
     torch.testing.assert_close(affinity, affinity.mT)
 
 

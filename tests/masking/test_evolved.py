@@ -31,7 +31,8 @@ def _attention(images: int, patches: int, seed: int = 0) -> torch.Tensor:
 
 
 def _cut_tree(mask: Mask) -> tuple[Hierarchy, torch.Tensor]:
-    assert mask.hierarchy is not None and mask.depth is not None
+    assert mask.hierarchy is not None
+    assert mask.depth is not None
     return mask.hierarchy, mask.depth
 
 
@@ -67,7 +68,8 @@ def test_depth_by_hand(height, epoch, epochs, depth):
 
 def test_every_image_has_its_own_depth():
     depth = masking_depth(torch.tensor([9, 14, 80, 2]), 0.5)
-    assert depth.dtype == torch.long and depth.tolist() == [5, 8, 41, 2]
+    assert depth.dtype == torch.long
+    assert depth.tolist() == [5, 8, 41, 2]
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -122,7 +124,8 @@ def test_masks_hide_the_exact_count_in_whole_groups_but_one(rows, columns, ratio
     mask = masking(noise, (rows, columns), progress, attention)
 
     assert mask.count == int(patches * ratio)
-    assert mask.masked.dtype == torch.bool and mask.masked.shape == (3, patches)
+    assert mask.masked.dtype == torch.bool
+    assert mask.masked.shape == (3, patches)
     assert mask.masked.sum(dim=1).tolist() == [int(patches * ratio)] * 3
     hierarchy, depth = _cut_tree(mask)
     assert torch.equal(depth, masking_depth(hierarchy.height, progress))
@@ -166,7 +169,8 @@ def test_large_and_small_groups_are_equally_likely_to_be_drawn():
     # 4 of 12: the octet and 8 to 15 are nine groups; one patch is hidden, of the group that is drawn first.
     mask = EvolvedMasking(ratio=1 / 16, depth=0.25)(noise, (4, 4), affinity=affinity)
     hierarchy, depth = _cut_tree(mask)
-    assert hierarchy.height[0] == 12 and depth[0] == 4
+    assert hierarchy.height[0] == 12
+    assert depth[0] == 4
     assert len(hierarchy.cut(4)[0].unique()) == 9
     drawn = mask.masked_indices.flatten().bincount(minlength=16)
     assert stats.chisquare([drawn[:8].sum().item(), *drawn[8:].tolist()]).pvalue > 1e-3
@@ -226,9 +230,7 @@ def test_a_model_that_has_diverged_is_named(affinity, value):
 
 def test_an_affinity_that_is_missing_or_of_another_shape_is_refused():
     noise = _noise(2, 12)
-    with pytest.raises(
-        ValueError, match=r"need the attention between patches, an affinity of \(2, 12, 12\), but got none"
-    ):
+    with pytest.raises(ValueError, match=r"need the attention between patches, an affinity of \(2, 12, 12\), but got none"):
         EvolvedMasking()(noise, (3, 4), 0.5)
     for shape in ((2, 13, 13), (1, 12, 12), (12, 12)):
         with pytest.raises(ValueError, match=r"an affinity of \(2, 12, 12\), but got one of \("):

@@ -143,7 +143,8 @@ def _real_affinity(grid: tuple[int, int], photographs: Iterator[Image.Image]) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(grid[0] * grid[1])
         model = timm.create_model("vit_tiny_patch16_224", img_size=(height, width), patch_size=8, depth=6).eval()
-    assert isinstance(model, VisionTransformer) and model.pos_embed is not None
+    assert isinstance(model, VisionTransformer)
+    assert model.pos_embed is not None
     model.pos_embed[:, 1:] = build_sincos2d_pos_embed(list(grid), model.embed_dim)
     images = [np.asarray(next(photographs).resize((width, height))) for _ in range(20)]
     maps = []
@@ -275,7 +276,8 @@ def test_with_ties_the_tree_is_one_that_the_greedy_loop_could_give(kind, patches
 @BOTH_LINKAGES
 def test_rounding_puts_no_node_before_its_children(linkage):
     # In float64 a mean of equal numbers, x / 3 + 2 x / 3, may lie above x.
-    affinity = torch.rand(40, 1, 1, generator=torch.Generator().manual_seed(0)).double().expand(40, 30, 30)
+    generator = torch.Generator().manual_seed(0)
+    affinity = torch.rand(40, 1, 1, generator=generator, dtype=torch.float64).expand(40, 30, 30)
     hierarchy = build_hierarchy(affinity, linkage)
     assert (hierarchy.similarity.diff(dim=1) <= 0).all()
     assert (hierarchy.children < torch.arange(30, 59).view(-1, 1)).all()
@@ -300,8 +302,10 @@ def test_linkage_works_in_scipy(patches, linkage):
     for hierarchy in (build_hierarchy(affinity, linkage) for affinity in affinities):
         for image in range(len(hierarchy.parent)):
             z = hierarchy.linkage(image)
-            assert z.dtype == np.float64 and z.shape == (patches - 1, 4)
-            assert scipy_hierarchy.is_valid_linkage(z, throw=True) and scipy_hierarchy.is_monotonic(z)
+            assert z.dtype == np.float64
+            assert z.shape == (patches - 1, 4)
+            assert scipy_hierarchy.is_valid_linkage(z, throw=True)
+            assert scipy_hierarchy.is_monotonic(z)
             drawn = scipy_hierarchy.dendrogram(z, no_plot=True)["leaves"]
             assert drawn == hierarchy.leaf_order()[image].tolist()
             node = np.arange(patches)
@@ -377,7 +381,8 @@ def test_a_cut_is_the_highest_ancestors_of_at_most_that_level(hierarchy, data):
 def test_each_image_can_be_cut_at_its_own_level(hierarchy, data):
     depth = torch.tensor(data.draw(st.lists(st.integers(1, 25), min_size=3, max_size=3)))
     cut = hierarchy.cut(depth)
-    assert cut.dtype == torch.long and cut.shape == (3, hierarchy.patches)
+    assert cut.dtype == torch.long
+    assert cut.shape == (3, hierarchy.patches)
     for image in range(3):
         assert torch.equal(cut[image], hierarchy.cut(int(depth[image]))[image])
 
@@ -428,11 +433,13 @@ def test_the_affinity_is_left_as_it_was(linkage, dtype):
     affinity = random_affinity(2, 6).to(dtype).requires_grad_()
     before = affinity.detach().clone()
     hierarchy = build_hierarchy(affinity, linkage)
-    assert torch.equal(affinity, before) and not hierarchy.similarity.requires_grad
+    assert torch.equal(affinity, before)
+    assert not hierarchy.similarity.requires_grad
     diagonal = before + torch.eye(6, dtype=dtype) * 7  # is not used
     assert torch.equal(build_hierarchy(diagonal, linkage).children, hierarchy.children)
 
 
 def test_a_batch_may_be_empty():
     hierarchy = build_hierarchy(torch.zeros(0, 5, 5))
-    assert hierarchy.height.shape == (0,) and hierarchy.cut(2).shape == (0, 5)
+    assert hierarchy.height.shape == (0,)
+    assert hierarchy.cut(2).shape == (0, 5)

@@ -28,7 +28,9 @@ def test_highest_hides_the_highest_and_indices_are_a_partition(images, patches, 
     count = data.draw(st.integers(1, patches - 1))
     score = _rand(images, patches, seed=seed).mul(6).floor()  # with ties
     mask = Mask.highest(score, count)
-    assert mask.masked.dtype == torch.bool and mask.masked.shape == (images, patches) and mask.count == count
+    assert mask.masked.dtype == torch.bool
+    assert mask.masked.shape == (images, patches)
+    assert mask.count == count
     for image in range(images):
         # Of equal scores the later patch.
         ranked = sorted(range(patches), key=lambda patch: (score[image, patch].item(), patch))

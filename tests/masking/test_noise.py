@@ -49,8 +49,10 @@ def test_the_seed_is_the_sum_of_the_noise_and_may_wrap_around():
 
 def test_values_are_uniform():
     stream = uniform_stream(_noise(200), 1000)
-    assert stream.dtype == torch.float64 and stream.shape == (200, 1000)
-    assert stream.min() >= 0 and stream.max() < 1
+    assert stream.dtype == torch.float64
+    assert stream.shape == (200, 1000)
+    assert stream.min() >= 0
+    assert stream.max() < 1
     assert stats.kstest(stream.flatten().numpy(), "uniform").pvalue > 1e-3
     counts = stream.mul(256).long().flatten().bincount(minlength=256)
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3

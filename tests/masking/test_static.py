@@ -27,7 +27,8 @@ def _places(masked: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 def test_random_keeps_the_49_patches_of_least_noise():
     noise = _noise(64, 196)
     mask = RandomMasking()(noise, (14, 14))
-    assert mask.count == 147 and mask.keep_indices.shape == (64, 49)
+    assert mask.count == 147
+    assert mask.keep_indices.shape == (64, 49)
     assert torch.equal(mask.keep_indices, noise.argsort(dim=1)[:, :49].sort(dim=1).values)
 
 
@@ -45,7 +46,8 @@ def test_random_equals_transformers_mae(ratio):
 
 def test_grid_keeps_one_place_of_each_cell_drawn_evenly_over_images():
     mask = GridMasking()(_noise(4000, 196), (14, 14))
-    assert (mask.masked.sum(dim=1) == 147).all() and mask.keep_indices.shape == (4000, 49)
+    assert (mask.masked.sum(dim=1) == 147).all()
+    assert mask.keep_indices.shape == (4000, 49)
     visible_B4C = ~_places(mask.masked, (14, 14))
     assert (visible_B4C.all(dim=2).sum(dim=1) == 1).all()
     assert (visible_B4C.any(dim=2).sum(dim=1) == 1).all()
@@ -71,6 +73,12 @@ def test_grid_has_the_exact_count_with_one_place_in_part(grid, ratio):
         assert sum(bool(place.any()) and not bool(place.all()) for place in places) <= 1
 
 
+def test_grid_draws_the_place_in_part_and_its_patches_evenly():
+    masked = GridMasking(0.4)(_noise(6000, 36), (6, 6)).masked  # 14 of 36: a place of 9, and 5 of another
+    frequency = masked.double().mean(dim=0)
+    assert (frequency - 14 / 36).abs().max() < 4 * (14 / 36 * 22 / 36 / 6000) ** 0.5
+
+
 # CellMasking: SimMIM
 
 
@@ -84,7 +92,8 @@ def test_cells_are_whole_and_as_many_as_in_simmim(grid, cell, hidden_cells, hidd
     cells = mask.masked.view(50, rows // cell, cell, columns // cell, cell)
     assert torch.equal(cells.all(dim=4).all(dim=2), cells.any(dim=4).any(dim=2))
     assert (cells.all(dim=4).all(dim=2).sum(dim=(1, 2)) == hidden_cells).all()
-    assert mask.count == hidden_patches and (mask.masked.sum(dim=1) == hidden_patches).all()
+    assert mask.count == hidden_patches
+    assert (mask.masked.sum(dim=1) == hidden_patches).all()
 
 
 def test_every_cell_is_hidden_equally_often():
@@ -179,11 +188,19 @@ def test_the_first_block_is_one_rectangle_of_the_right_area_aspect_and_place(mon
     heights, widths = ours.any(dim=2).sum(dim=1), ours.any(dim=1).sum(dim=1)
     assert torch.equal(heights * widths, ours.sum(dim=(1, 2)))
     expected_heights, expected_widths = theirs.any(dim=2).sum(dim=1), theirs.any(dim=1).sum(dim=1)
+    assert heights.max() == widths.max() == 13  # a block leaves at least one row and one column free
     areas, expected_areas = heights * widths, expected_heights * expected_widths
     aspects, expected_aspects = heights / widths, expected_heights / expected_widths
     assert stats.kstest(areas.numpy(), expected_areas.numpy()).pvalue > 1e-3
     assert stats.kstest(aspects.numpy(), expected_aspects.numpy()).pvalue > 1e-3
     _assert_equal_means(ours, theirs)
+
+
+def test_the_search_is_long_enough_for_many_small_blocks(monkeypatch):
+    noise, strategy = _noise(500, 196), BlockMasking(0.75, min_block=4)
+    blocks = strategy.blocks(noise, (14, 14), 147)
+    monkeypatch.setattr(static, "_ROUNDS", 50)
+    assert torch.equal(strategy.blocks(noise, (14, 14), 147), blocks)
 
 
 def test_a_target_of_min_block_starts_with_a_rectangle_of_about_that_area():
@@ -205,7 +222,8 @@ def test_a_target_of_min_block_starts_with_a_rectangle_of_about_that_area():
 def test_block_masks_keep_the_blocks_and_make_up_the_count_with_the_patches_of_most_noise():
     noise = _noise(500, 196)
     mask, blocks_BN = BEIT(noise, (14, 14)), BEIT.blocks(noise, (14, 14), 75).flatten(1)
-    assert mask.count == 75 and (mask.masked.sum(dim=1) == 75).all()
+    assert mask.count == 75
+    assert (mask.masked.sum(dim=1) == 75).all()
     assert not (blocks_BN & ~mask.masked).any()
     added_BN = mask.masked & ~blocks_BN
     assert added_BN.any()

@@ -90,7 +90,7 @@ def test_timm_export_takes_a_new_head_and_claims_nothing_of_timms_own_weights(tm
     assert torch.equal(classifier.blocks[1].mlp.fc2.weight, host.encoder.blocks[1].mlp.fc2.weight)
 
     data = resolve_model_data_config(classifier)
-    assert (data["input_size"], tuple(data["mean"]), tuple(data["std"])) == ((3, 32, 32), MEAN, STD)
+    assert (tuple(data["input_size"]), tuple(data["mean"]), tuple(data["std"])) == ((3, 32, 32), MEAN, STD)
     assert (data["interpolation"], data["crop_pct"]) == ("bicubic", 1.0)
     assert classifier.pretrained_cfg["tag"] == "evomask"
     assert "license" not in classifier.pretrained_cfg
@@ -165,6 +165,10 @@ def write(library: str, host: Any, folder: Path) -> None:
         export_transformers(host, folder, MEAN, STD)
 
 
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
 @pytest.mark.parametrize("library", ["timm", "transformers"])
 def test_an_export_replaces_an_export_and_an_empty_folder(tmp_path, library):
     host, folder = build_host(), tmp_path / "runs" / "export"
@@ -192,13 +196,14 @@ def test_what_is_no_export_is_left_alone(tmp_path, library):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "file", "foreign"]
 
 
-@pytest.mark.parametrize(("library", "writer"), [("timm", "save_for_hf"), ("transformers", "save_file")])
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+@pytest.mark.parametrize("writer", ["save_file", "_write_json"])
 @pytest.mark.parametrize("exported_before", [True, False])
 def test_a_half_written_export_never_stands(tmp_path, monkeypatch, library, writer, exported_before):
     host, folder = build_host(), tmp_path / "export"
     if exported_before:
         write(library, host, folder)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = contents(tmp_path)
 
     def fail(*_, **__):
         raise OSError("no space left on device")
@@ -206,7 +211,7 @@ def test_a_half_written_export_never_stands(tmp_path, monkeypatch, library, writ
     monkeypatch.setattr(export, writer, fail)
     with pytest.raises(OSError, match="no space left"):
         write(library, host, folder)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert contents(tmp_path) == before
     assert folder.exists() == exported_before
 
 

@@ -52,6 +52,6 @@ def load_batches(
 
 def _be_a_quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # Ctrl-C reaches all processes of a terminal: the training process saves and ends its workers itself.
+    # Ctrl-C, `timeout` and job schedulers signal all processes of a group: the training process saves and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -216,7 +216,7 @@ def draw_object(
     name = CATEGORY_NAMES[category]
     usual = [USUAL_PATTERNS[name] if rng.uniform() < USUAL_SHARE else None for _ in part_names(name)]
     textures = {
-        part: draw_texture(rng, (1.5, 2.5), (0.3, 0.6), patterns)
+        part: draw_texture(rng, (2.5, 4.0), (0.35, 0.65), patterns)
         for part, patterns in zip(part_names(name), usual, strict=True)
     }
     stretch = np.diag(rng.uniform(0.8, 1.0, 2)) + np.array([[0, rng.uniform(-0.15, 0.15)], [0, 0]])
@@ -307,7 +307,7 @@ def _draw_part(
 def _background(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.float32]:
     """Two textured regions, above and below a slanting horizon."""
     y, x = _places(rows, columns)
-    above, below = (draw_texture(rng, (0.8, 3.5), (0.05, 0.25)) for _ in range(2))
+    above, below = (draw_texture(rng, (0.4, 1.2), (0.05, 0.2)) for _ in range(2))
     horizon, slope = rng.uniform(-0.3, 0.6), rng.uniform(-0.25, 0.25)
     is_above = y < horizon + slope * x
     canvas = np.empty((rows, columns, 3), dtype=np.float32)

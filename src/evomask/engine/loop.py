@@ -143,6 +143,7 @@ def train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook] = ()
         batches = task.batches(range(first, total))
         last_saved_at = last_logged_at = time.monotonic()
         last_logged_step = first
+        torn = False
         try:
             for step in range(first, total):
                 epoch, step_of_epoch = divmod(step, task.steps_per_epoch)
@@ -168,9 +169,10 @@ def train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook] = ()
                     results.append(result)
                 norm = torch.nn.utils.clip_grad_norm_(parameters, task.clip_grad or float("inf"))
                 health.check(task.optimizer, loss, norm, step)
+                torn = True  # an error in here, as the death of a loader's process raises it anywhere, leaves half a step
                 task.optimizer.step()
                 task.optimizer.zero_grad(set_to_none=True)
-                done = step + 1
+                done, torn = step + 1, False
 
                 if done % config.log_every == 0 or done == total:
                     now = time.monotonic()
@@ -189,12 +191,9 @@ def train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook] = ()
                 if done == total or time.monotonic() - last_saved_at >= 60 * config.save_minutes:
                     save(done)
                     saved, last_saved_at = done, time.monotonic()
-        except Exception as error:
-            if done > saved:
+        except Exception:
+            if done > saved and not torn:
                 save(done)
-            # A signal to the whole process group ends the processes that load images too, and what then fails fails for that.
-            if signals.received is not None and not isinstance(error, Stopped):
-                raise Stopped(signals.received, done, run) from error
             raise
         for hook in hooks:
             hook(Moment(config.epochs, total, 1.0))

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from timm.layers.mlp import Mlp
-from timm.models import save_for_hf
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -37,15 +36,8 @@ def export_timm(
         ValueError: the folder holds something else.
     """
     with _whole_or_absent(folder) as unfinished:
-        save_for_hf(
-            encoder,
-            str(unfinished),
-            # The tag and the licence of the ImageNet weights that timm has for this architecture do not hold for these.
-            model_config=ORIGIN | {"pretrained_cfg": {"tag": "evomask", "license": None}},
-            model_args=config.timm_arguments(),
-            data_config={"mean": tuple(mean), "std": tuple(std), "interpolation": "bicubic", "crop_pct": 1.0},
-            safe_serialization=True,
-        )
+        save_file(_on_cpu(encoder.state_dict()), unfinished / "model.safetensors")
+        _write_json(unfinished / "config.json", ORIGIN | _timm_config(encoder, config, mean, std))
 
 
 def export_transformers(host: MAE, folder: Path, mean: Sequence[float], std: Sequence[float], mask_ratio: float = 0.75) -> None:
@@ -98,6 +90,29 @@ def _is_replaceable(folder: Path) -> bool:
         return False
     config = folder / "config.json"
     return not any(folder.iterdir()) or (config.is_file() and '"exported_by": "evomask"' in config.read_text())
+
+
+def _timm_config(encoder: VisionTransformer, config: ViTConfig, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    """As timm's own `save_for_hf` writes it, but for what it copies from timm's ImageNet weights, such as their licence."""
+    return {
+        "architecture": config.name,
+        "num_classes": encoder.num_classes,
+        "num_features": encoder.num_features,
+        "model_args": config.timm_arguments(),
+        "pretrained_cfg": {
+            "tag": "evomask",
+            "input_size": [config.in_chans, *config.image_size],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "mean": list(mean),
+            "std": list(std),
+            "num_classes": encoder.num_classes,
+            # Named, timm fits it to another number of channels; until 1.0.30 as if the weights were always for 3.
+            "first_conv": "patch_embed.proj" if config.in_chans == 3 else None,
+            "classifier": "head",
+        },
+    }
 
 
 def _not_in_transformers(host: MAE) -> list[str]:
@@ -196,7 +211,7 @@ def _transformers_weights(host: MAE) -> dict[str, Tensor]:
         weights |= _attention_weights(f"decoder.decoder_layers.{number}", block)
     for name, layer in layers.items():
         weights |= {f"{name}.{kind}": tensor for kind, tensor in layer.state_dict().items()}
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    return _on_cpu(weights)
 
 
 def _block_layers(name: str, block: Any) -> dict[str, nn.Module]:
@@ -210,7 +225,7 @@ def _block_layers(name: str, block: Any) -> dict[str, nn.Module]:
 
 
 def _attention_weights(name: str, block: Any) -> dict[str, Tensor]:
-    """timm keeps queries, keys and values in one layer, transformers in three."""
+    """Queries, keys and values: one layer in timm, three in transformers."""
     return {
         f"{name}.attention.attention.{part}.{kind}": tensor.clone()
         for kind, stacked in block.attn.qkv.state_dict().items()
@@ -220,6 +235,10 @@ def _attention_weights(name: str, block: Any) -> dict[str, Tensor]:
 
 def _class_row_first(positions_1ND: Tensor) -> Tensor:
     return torch.cat((torch.zeros_like(positions_1ND[:, :1]), positions_1ND), dim=1)
+
+
+def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,0 +1,103 @@
+"""A run that is killed, interrupted or told to end goes on, and ends in the same weights, bit for bit."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from evomask.cli import main
+from evomask.engine.checkpoint import checkpoints, load_checkpoint
+from evomask.engine.metrics import read_metrics
+
+Command = Callable[..., subprocess.Popen[str]]
+PATIENCE_SECONDS = 300
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Until that step stands in the log."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not any(row["step"] >= step for row in read_metrics(run)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, f"step {step} never came"
+        time.sleep(0.002)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, list[str]]:
+    """Exit code, stdout and the lines of stderr."""
+    output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    return process.returncode, output, errors.splitlines()
+
+
+def timeless(run: Path) -> list[dict[str, float]]:
+    """The log without what depends on the clock."""
+    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in read_metrics(run)]
+
+
+def assert_same_end(run: Path, finished_run: Path) -> None:
+    """Bit for bit: weights, optimiser, every row of the log, and the pictures of every stage."""
+    torch.testing.assert_close(load_checkpoint(run), load_checkpoint(finished_run), rtol=0, atol=0)
+    assert timeless(run) == timeless(finished_run)
+    exported = Path("export/timm/model.safetensors")
+    assert (run / exported).read_bytes() == (finished_run / exported).read_bytes()
+    stages = sorted(path.name for path in (finished_run / "snapshots").iterdir())
+    assert sorted(path.name for path in (run / "snapshots").iterdir()) == stages
+    for name in stages:
+        torch.testing.assert_close(load_file(run / "snapshots" / name), load_file(finished_run / "snapshots" / name), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("save_minutes", ["0", "5"])
+def test_killed_at_a_random_step(
+    tmp_path: Path, finished_run: Path, tiny_flags: list[str], evomask_command: Command, save_minutes: str
+) -> None:
+    step = random.SystemRandom().randrange(1, 36)
+    print(f"killed after step {step}")  # shown where the test fails
+    run = tmp_path / "run"
+    process = evomask_command("pretrain", "demo", "--out", str(run), *tiny_flags, "--train.save-minutes", save_minutes)
+    wait_for_step(run, step, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert finish(process)[0] == -signal.SIGKILL
+    # Every step was saved, or none was yet: then it begins again at its beginning.
+    saved = load_checkpoint(run)["step"] if save_minutes == "0" else 0
+    assert saved in (range(step, 48) if save_minutes == "0" else [0])
+    assert len(checkpoints(run)) <= 2
+
+    code, output, errors = finish(evomask_command("resume", str(run)))
+    assert (code, output) == (0, f"{run}\n"), errors
+    assert_same_end(run, finished_run)
+    assert list(run.rglob("*.unfinished")) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "whom"),
+    [(signal.SIGTERM, 143, "process"), (signal.SIGTERM, 143, "group"), (signal.SIGINT, 130, "group")],
+)
+def test_a_signal_saves_and_says_how_to_go_on(
+    tmp_path: Path,
+    finished_run: Path,
+    tiny_flags: list[str],
+    evomask_command: Command,
+    number: signal.Signals,
+    code: int,
+    whom: str,
+) -> None:
+    """`kill` tells the process; Ctrl-C, `timeout` and job schedulers tell the whole group, the loader's workers too."""
+    run = tmp_path / "run"
+    workers = "2" if whom == "group" else "0"
+    process = evomask_command("pretrain", "demo", "--out", str(run), *tiny_flags, "--data.workers", workers)
+    wait_for_step(run, 5, process)
+    (os.killpg if whom == "group" else os.kill)(process.pid, number)
+    returned, output, errors = finish(process)
+    done = len(read_metrics(run))
+    assert errors == [f"evomask: stopped by {number.name} after {done} steps, all saved: `evomask resume {run}` goes on"]
+    assert (returned, output) == (code, "")
+    assert load_checkpoint(run)["step"] == done >= 6
+
+    assert main(["resume", str(run)]) == 0
+    assert_same_end(run, finished_run)
