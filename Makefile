@@ -1,9 +1,11 @@
 # `make demo` and `make test` do all the set-up themselves; a second call starts at once.
 
 SHELL := /bin/sh
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
-	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo "$$p"; break; }; done)
+SUPPORTED := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	"$$p" -c '$(SUPPORTED)' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 STAMP := .venv/.set-up
 
 .PHONY: setup demo test lint format bench clean
@@ -13,11 +15,12 @@ setup: $(STAMP)
 # uv brings the large wheels several times as fast as pip; where it is not to be had, pip does the same.
 # The stamp is written last, so that a set-up that was broken off is done again.
 $(STAMP): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "evomask needs Python 3.11, 3.12 or 3.13: install one, or run make PYTHON=/path/to/python" >&2; exit 2; }
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv && \
-	UV_LINK_MODE=copy $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' || \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || { echo "evomask needs Python 3.11 to 3.14 with its venv module:" \
+		"install one, or run make PYTHON=/path/to/python" >&2; exit 2; }
+	"$(PYTHON)" -m venv --clear .venv
+	$(PIP) uv && \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]' || \
+	$(PIP) --editable '.[dev]'
 	@touch $@
 
 demo: setup
@@ -37,6 +40,7 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
+	@test -n "$(wildcard benchmarks/*.py)" || { echo "there is no benchmark in benchmarks/" >&2; exit 2; }
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
 
 clean:

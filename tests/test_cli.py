@@ -1,5 +1,6 @@
 """What a user can get wrong ends in exit code 2 and one line that says what to do; help ends in 0."""
 
+import importlib
 import io
 import logging
 import os
@@ -95,6 +96,13 @@ def made() -> list[str]:
         ("evaluate knn --encoder untrained:dem", ["no recipe 'dem'", "did you mean 'demo'?"]),
         ("evaluate knn --encoder untrained:demo --train photos", ["--train and --val"]),
         ("evaluate knn --encoder untrained:demo --train nowhere --val nowhere", ["nowhere"]),
+        ("show", ["name a picture first", "masks, hierarchy, attention, reconstruction"]),
+        ("show mask --encoder untrained:demo x.png", ["no picture 'mask'", "did you mean 'masks'?"]),
+        ("show masks --encoder untrained:demo", ["image files"]),
+        ("show masks --encoder untrained:demo nowhere.png", ["there is no image file nowhere.png"]),
+        ("show masks --encoder untrained:demo --out x.txt y.png", ["--out must end in .png or .pdf"]),
+        ("show masks --encoder nowhere x.png", ["no encoder 'nowhere'"]),
+        ("show reconstruction --encoder nowhere x.png", ["nowhere is no run folder"]),
         ("demo --ou x", ["--ou", "did you mean --out?"]),
     ],
 )
@@ -155,11 +163,12 @@ def test_a_folder_without_images_is_named(capsys: pytest.CaptureFixture[str], ki
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("broken", [range(3, 7), range(16)])
 def test_too_many_files_that_cannot_be_read_stop_the_run(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, workers: str
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, broken: range, workers: str
 ) -> None:
     write_photos(Path("photos"), 16)
-    for number in (3, 4, 5, 6):
+    for number in broken:
         photo = Path(f"photos/{number:03}.jpg")
         os.truncate(photo, photo.stat().st_size // 2)
     with caplog.at_level(logging.WARNING):
@@ -173,11 +182,28 @@ def test_too_many_files_that_cannot_be_read_stop_the_run(
 
 
 def test_one_truncated_photo_among_many_is_named_and_replaced(caplog: pytest.LogCaptureFixture) -> None:
-    write_photos(Path("photos"), 128)
-    os.truncate("photos/077.jpg", Path("photos/077.jpg").stat().st_size // 2)
+    write_photos(Path("photos"), 120)
+    broken = Path("photos/060.jpg")  # one of those that pictures are made of at every stage
+    os.truncate(broken, broken.stat().st_size // 2)
     with caplog.at_level(logging.WARNING):
         assert main(["pretrain", "demo", "--out", "run", *TINY, "--data.root", "photos"]) == 0
-    assert "077.jpg" in caplog.text
+    assert caplog.text.count("060.jpg") == 1
+    assert len(list(Path("run/snapshots").iterdir())) == 3
+
+
+def test_a_broken_photo_in_an_evaluation_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        Path(split).mkdir()
+        for name in ("cat", "dog"):
+            write_photos(Path(split, name), 3)
+    broken = Path("val/dog/001.jpg")
+    os.truncate(broken, broken.stat().st_size // 2)
+    for workers in ("0", "1"):
+        options = ["--train", "train", "--val", "val", "--workers", workers, "--device", "cpu", "--out", "result"]
+        assert main(["evaluate", "knn", "--encoder", "untrained:demo", *options]) == 2
+        line = capfd.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"evomask: {broken} cannot be read: ")
+        assert len(line) < 200
 
 
 def test_fewer_images_than_a_batch_are_a_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,6 +331,13 @@ def test_expected_errors_are_one_line(
     output = capsys.readouterr().err
     assert output.count("\n") == 1
     assert line in output
+
+
+def test_demo_is_told_where_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Path | None] = []
+    monkeypatch.setattr(importlib.import_module("evomask.recipes.demo"), "run_demo", folders.append)
+    assert [main(["demo"]), main(["demo", "--out", "mine"])] == [0, 0]
+    assert folders == [None, Path("mine")]
 
 
 def test_mistakes_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

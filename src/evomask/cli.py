@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -261,7 +261,7 @@ def _choose(name: str, known: list[str], kind: str) -> str:
 def _parse(options_type: type[Options], arguments: list[str], prog: str, default: Options | None = None) -> Options:
     """Parse with tyro, whose error box is turned into one line."""
     box = io.StringIO()
-    given = {} if default is None else {"default": default}
+    given: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(box):
             return tyro.cli(options_type, args=arguments, prog=prog, config=(tyro.conf.FlagConversionOff,), **given)
@@ -272,7 +272,7 @@ def _parse(options_type: type[Options], arguments: list[str], prog: str, default
 
 
 def _message_in(box: str) -> str:
-    """What tyro's error box says; as the terminal allows, it is drawn in colours or not, with lines of dashes or better ones."""
+    """What tyro's error box says. As the terminal allows, it is drawn in colours or without, and with lines or dashes."""
     lines = [re.sub(r"\x1b\[[\d;]*m|[│╭╮╰╯]", "", line).strip() for line in box.splitlines()[1:]]  # the first is the title
     parts = [" ".join(part).strip() for rule, part in groupby(lines, re.compile("[─-]+").fullmatch) if not rule]
     message, *hints = (" ".join(part.split()) for part in parts if part)
@@ -284,7 +284,10 @@ def _message_in(box: str) -> str:
 def _one_line(error: Exception) -> str:
     if "OutOfMemory" in type(error).__name__:
         return "the device is out of memory: lower --train.batch-size, or raise --train.micro-batches"
-    return " ".join(str(error).split())
+    # An error in a process that loads images arrives with its traceback, the error itself in the last line.
+    _, traceback, rest = str(error).partition("Original Traceback")
+    text = rest.strip().splitlines()[-1].partition(": ")[2] if traceback else str(error)
+    return " ".join(text.split())
 
 
 def _fail(message: str, code: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from PIL import Image
 
 import evomask
 from evomask.cli import main
@@ -50,9 +51,7 @@ def test_resuming_a_finished_run_changes_nothing(finished_run: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("spec", ["run", "exported folder", "untrained:vit_tiny_mae_112"])
-def test_an_encoder_is_evaluated(
-    tmp_path: Path, finished_run: Path, capsys: pytest.CaptureFixture[str], spec: str
-) -> None:
+def test_an_encoder_is_evaluated(tmp_path: Path, finished_run: Path, capsys: pytest.CaptureFixture[str], spec: str) -> None:
     encoder = {"run": str(finished_run), "exported folder": str(finished_run / "export" / "timm")}.get(spec, spec)
     out = tmp_path / "result"
     options = ["--scenes", "24", "--workers", "0", "--device", "cpu", "--k", "5"]
@@ -115,3 +114,18 @@ def test_a_report_is_written_again(finished_run: Path, capsys: pytest.CaptureFix
 def test_a_run_has_one_name_a_folder(finished_run: Path, tiny_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", "demo", "--out", str(finished_run), *tiny_flags]) == 2
     assert f"`evomask resume {finished_run}` goes on with it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["masks", "hierarchy", "attention", "reconstruction"])
+def test_pictures_are_drawn_of_image_files(
+    tmp_path: Path, finished_run: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    Image.linear_gradient("L").convert("RGB").save(photo)
+    command = ["show", kind, "--encoder", str(finished_run), str(photo), str(photo), "--out", str(tmp_path / "picture.png")]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'picture.png'}\n"
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert min(picture.size) > 100
+    assert main(command) == 2
+    assert "picture.png exists: choose another --out" in capsys.readouterr().err

@@ -49,7 +49,8 @@ def assert_same_end(run: Path, finished_run: Path) -> None:
     stages = sorted(path.name for path in (finished_run / "snapshots").iterdir())
     assert sorted(path.name for path in (run / "snapshots").iterdir()) == stages
     for name in stages:
-        torch.testing.assert_close(load_file(run / "snapshots" / name), load_file(finished_run / "snapshots" / name), rtol=0, atol=0)
+        pictures = [load_file(folder / "snapshots" / name) for folder in (run, finished_run)]
+        torch.testing.assert_close(*pictures, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("save_minutes", ["0", "5"])

@@ -31,7 +31,7 @@ class Regression:
         self.optimizer = build_adamw(self.model, OptimConfig(weight_decay=0.1))
         self.micro_batches, self.clip_grad = micro_batches, clip_grad
         self.spoil: Callable[[int, Tensor], Tensor] = lambda step, loss: loss
-        self.step, self.calls = -1, 0
+        self.step_began = -1
         self.states: dict[int, dict[str, Any]] = {}
         self.rates: dict[int, list[float]] = {}
         self.progress: dict[int, float] = {}
@@ -57,6 +57,7 @@ class Regression:
 
     def run_step(self, batch: tuple[int, Tensor], progress: float) -> StepResult:
         step, part = batch
+        self.step_began = step
         if step not in self.states:
             self.states[step] = self.state()
             self.rates[step] = [group["lr"] for group in self.optimizer.param_groups]
@@ -80,6 +81,30 @@ class Regression:
         settings = {"epochs": EPOCHS, "batch_size": BATCH, "log_every": 1, "device": "cpu"} | config
         train(task, TrainConfig(micro_batches=self.micro_batches, **settings), run, hooks or [], resume=resume)
         return self
+
+    def train_plainly(self, leave_out: tuple[int, ...] = ()) -> list[float]:
+        """The same training as a textbook writes it, without dropout; returns the gradient norms before clipping."""
+        decaying = [p for p in self.model.parameters() if p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.ndim == 1]
+        groups = [{"params": decaying, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95), foreach=False)
+        norms = []
+        for step in range(STEPS_PER_EPOCH * EPOCHS):
+            if step in leave_out:
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate(step)
+            index = torch.tensor(self.indices(step))
+            optimizer.zero_grad()
+            (self.model(self.inputs[index]) - self.targets[index]).square().mean().backward()
+            norm = torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None]).norm()
+            norms.append(norm.item())
+            if self.clip_grad and norm > self.clip_grad:
+                for p in self.model.parameters():
+                    assert p.grad is not None
+                    p.grad *= self.clip_grad / norm
+            optimizer.step()
+        return norms
 
 
 @pytest.fixture

@@ -12,7 +12,11 @@ from evomask.engine.checkpoint import checkpoints, load_checkpoint, save_checkpo
 
 
 def state(step: int) -> dict:
-    return {"step": step, "model": {"weight": torch.full((3,), float(step))}, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}}
+    return {
+        "step": step,
+        "model": {"weight": torch.full((3,), float(step))},
+        "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}},
+    }
 
 
 def names(run: Path) -> list[str]:
@@ -55,9 +59,10 @@ def test_a_save_that_dies_half_way_leaves_the_one_before(tmp_path: Path, monkeyp
         file.write(b"half a checkpoint")
         raise OSError("No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(checkpoint.torch, "save", die_half_way)
-        save_checkpoint(tmp_path, 2, state(2), keep=1)
+        with pytest.raises(OSError, match="No space left"):
+            save_checkpoint(tmp_path, 2, state(2), keep=1)
 
     assert (tmp_path / "checkpoints" / "step_00000002.unfinished").is_dir()
     assert [path.name for path in checkpoints(tmp_path)] == ["step_00000001"], "half a checkpoint is none"

@@ -16,37 +16,12 @@ STEPS = STEPS_PER_EPOCH * EPOCHS
 Make = Callable[..., Any]
 
 
-def plain_loop(toy: Regression, leave_out: tuple[int, ...] = ()) -> list[float]:
-    """The same training as a textbook writes it, without dropout; returns the gradient norms before clipping."""
-    decaying = [p for p in toy.model.parameters() if p.ndim > 1]
-    others = [p for p in toy.model.parameters() if p.ndim == 1]
-    groups = [{"params": decaying, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95), foreach=False)
-    norms = []
-    for step in range(STEPS):
-        if step in leave_out:
-            continue
-        for group in optimizer.param_groups:
-            group["lr"] = toy.rate(step)
-        index = torch.tensor(toy.indices(step))
-        optimizer.zero_grad()
-        (toy.model(toy.inputs[index]) - toy.targets[index]).square().mean().backward()
-        norm = torch.cat([p.grad.flatten() for p in toy.model.parameters() if p.grad is not None]).norm()
-        norms.append(norm.item())
-        if toy.clip_grad and norm > toy.clip_grad:
-            for p in toy.model.parameters():
-                assert p.grad is not None
-                p.grad *= toy.clip_grad / norm
-        optimizer.step()
-    return norms
-
-
 def assert_equal(actual: Any, expected: Any) -> None:
     """Bit for bit."""
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
-def assert_weights_close(toy: Regression, other: Regression) -> None:
+def assert_weights_close(toy: Any, other: Any) -> None:
     torch.testing.assert_close(toy.model.state_dict(), other.model.state_dict(), rtol=0, atol=1e-6)
 
 
@@ -54,7 +29,7 @@ def assert_weights_close(toy: Regression, other: Regression) -> None:
 def test_it_trains_as_a_plain_loop_does(tmp_path: Path, clip_grad: float | None, regression: Make) -> None:
     toy = regression(dropout=0, clip_grad=clip_grad).train(tmp_path)
     plain = regression(dropout=0, clip_grad=clip_grad)
-    norms = plain_loop(plain)
+    norms = plain.train_plainly()
     assert_weights_close(toy, plain)
     assert min(norms) < 15 < max(norms), "some steps are to be clipped and some are not"
     assert [row["grad_norm"] for row in read_metrics(tmp_path)] == pytest.approx(norms, rel=1e-4)
@@ -139,15 +114,6 @@ def test_hooks_are_called_as_each_epoch_begins_and_once_at_the_end(tmp_path: Pat
     assert modes == [True] * STEPS, "a hook that evaluates does not stop the training mode"
 
 
-@pytest.mark.parametrize(("stop_after", "epochs_begun"), [(3, [1, 2, 3]), (4, [1, 2, 3]), (5, [2, 3]), (11, [3]), (12, [3])])
-def test_hooks_after_resuming(tmp_path: Path, stop_after: int, epochs_begun: list[int], regression: Make) -> None:
-    stop_by_signal(tmp_path, stop_after)
-    moments: list[Moment] = []
-    regression().train(tmp_path, hooks=[moments.append], resume=True)
-    assert [moment.epoch for moment in moments] == epochs_begun
-    assert [moment.step for moment in moments] == [STEPS_PER_EPOCH * epoch for epoch in epochs_begun]
-
-
 def test_checkpoints_are_saved_as_often_as_asked_for_and_at_the_end(tmp_path: Path, regression: Make) -> None:
     regression().train(tmp_path / "often", save_minutes=0, keep=3)
     assert [path.name[-2:] for path in checkpoints(tmp_path / "often")] == ["10", "11", "12"]
@@ -158,4 +124,16 @@ def test_checkpoints_are_saved_as_often_as_asked_for_and_at_the_end(tmp_path: Pa
     assert_equal({"model": saved["model"], "optimizer": saved["optimizer"]["state"]}, toy.state())
 
 
-@@TAIL@@
+def test_another_seed_draws_otherwise(tmp_path: Path, regression: Make) -> None:
+    losses = {}
+    for name, seed in (("a", 0), ("again", 0), ("b", 1)):
+        regression().train(tmp_path / name, seed=seed)
+        losses[name] = [row["loss"] for row in read_metrics(tmp_path / name)]
+    assert losses["a"] == losses["again"]
+    assert losses["a"] != losses["b"]
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "micro_batches", "log_every", "keep", "max_nonfinite"])
+def test_a_count_of_none_is_refused_by_the_name_of_its_flag(name: str) -> None:
+    with pytest.raises(ValueError, match=f"--train.{name.replace('_', '-')} must be at least 1, not 0"):
+        TrainConfig(**{name: 0})  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ def assert_equal(actual: Any, expected: Any) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
-def raise_at(step: int, error: Exception, micro_batch: int = 1) -> Callable[[int, Tensor], Tensor]:
+def raise_at(step: int, error: BaseException, micro_batch: int = 1) -> Callable[[int, Tensor], Tensor]:
     seen = []
 
     def spoil(at: int, loss: Tensor) -> Tensor:
@@ -37,16 +37,14 @@ def raise_at(step: int, error: Exception, micro_batch: int = 1) -> Callable[[int
     return spoil
 
 
-def stop_by_error(run: Path, done: int, **options: Any) -> None:
+def stop_by_error(toy: Any, run: Path, done: int) -> None:
     """Die in the middle of a step, in the last of its micro-batches."""
-    toy = regression(**options)
     toy.spoil = raise_at(done, RuntimeError("a task's own mistake"), toy.micro_batches)
     with pytest.raises(RuntimeError, match="a task's own mistake"):
         toy.train(run)
 
 
-def stop_by_signal(run: Path, done: int, number: signal.Signals = signal.SIGTERM, **options: Any) -> Stopped:
-    toy = regression(**options)
+def stop_by_signal(toy: Any, run: Path, done: int, number: signal.Signals = signal.SIGTERM) -> Stopped:
     sent = []
 
     def send_once(step: int, loss: Tensor) -> Tensor:
@@ -60,13 +58,13 @@ def stop_by_signal(run: Path, done: int, number: signal.Signals = signal.SIGTERM
     return caught.value
 
 
-def stop_by_hook(run: Path, done: int, **options: Any) -> None:
+def stop_by_hook(toy: Any, run: Path, done: int) -> None:
     def fail(moment: Moment) -> None:
         if moment.step == done:
             raise RuntimeError("a hook's mistake")
 
     with pytest.raises(RuntimeError, match="a hook's mistake"):
-        regression(**options).train(run, hooks=[fail])
+        toy.train(run, hooks=[fail])
 
 
 @pytest.mark.parametrize(
@@ -77,9 +75,11 @@ def stop_by_hook(run: Path, done: int, **options: Any) -> None:
         *((stop_by_hook, 4, 1), (stop_by_hook, 8, 2)),
     ],
 )
-def test_resuming_is_bit_for_bit(tmp_path: Path, stop: Callable[..., Any], done: int, micro_batches: int, regression: Make) -> None:
+def test_resuming_is_bit_for_bit(
+    tmp_path: Path, regression: Make, stop: Callable[[Any, Path, int], Any], done: int, micro_batches: int
+) -> None:
     whole = regression(micro_batches=micro_batches).train(tmp_path / "whole")
-    stop(tmp_path / "parts", done, micro_batches=micro_batches)
+    stop(regression(micro_batches=micro_batches), tmp_path / "parts", done)
     assert load_checkpoint(tmp_path / "parts")["step"] == done
 
     torch.rand(7)  # another process draws from another state
@@ -99,10 +99,10 @@ def test_resuming_is_bit_for_bit(tmp_path: Path, stop: Callable[..., Any], done:
 
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path: Path, regression: Make) -> None:
     whole = regression().train(tmp_path / "whole")
-    stop_by_signal(tmp_path / "killed", 9)
+    stop_by_signal(regression(), tmp_path / "killed", 9)
     state = load_checkpoint(tmp_path / "killed")
     # As a kill at step 9 leaves it that was saved last after step 6: the log is ahead of the weights.
-    checkpoint, = checkpoints(tmp_path / "killed")
+    (checkpoint,) = checkpoints(tmp_path / "killed")
     earlier = whole.states[6]
     torch.save(
         {"step": 6, "model": earlier["model"], "optimizer": state["optimizer"] | {"state": earlier["optimizer"]}},
@@ -119,8 +119,8 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_step_that_was_under_way(tmp_path: Path, number: signal.Signals) -> None:
-    stopped = stop_by_signal(tmp_path, 5, number)
+def test_a_signal_saves_the_step_that_was_under_way(tmp_path: Path, regression: Make, number: signal.Signals) -> None:
+    stopped = stop_by_signal(regression(), tmp_path, 5, number)
     assert stopped.signum == number
     assert f"evomask resume {tmp_path}" in str(stopped)
     assert load_checkpoint(tmp_path)["step"] == 5
@@ -145,16 +145,42 @@ def test_an_error_before_the_first_step_saves_nothing(tmp_path: Path, regression
     assert checkpoints(tmp_path) == []
 
 
-def test_another_seed_draws_otherwise(tmp_path: Path, regression: Make) -> None:
-    losses = {}
-    for name, seed in (("a", 0), ("again", 0), ("b", 1)):
-        regression().train(tmp_path / name, seed=seed)
-        losses[name] = [row["loss"] for row in read_metrics(tmp_path / name)]
-    assert losses["a"] == losses["again"]
-    assert losses["a"] != losses["b"]
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, regression: Make) -> None:
+    whole = regression().train(tmp_path / "whole")
+    toy = regression()
+    toy.spoil = raise_at(7, KeyboardInterrupt())  # nothing is saved, as after a kill
+    with pytest.raises(KeyboardInterrupt):
+        toy.train(tmp_path / "killed")
+    assert checkpoints(tmp_path / "killed") == []
+    assert len(read_metrics(tmp_path / "killed")) == 7
+
+    resumed = regression().train(tmp_path / "killed", resume=True)
+    assert_equal(resumed.state(), whole.state())
+    assert [row["step"] for row in read_metrics(tmp_path / "killed")] == list(range(STEPS))
 
 
-@pytest.mark.parametrize("name", ["epochs", "batch_size", "micro_batches", "log_every", "keep", "max_nonfinite"])
-def test_a_count_of_none_is_refused_by_the_name_of_its_flag(name: str) -> None:
-    with pytest.raises(ValueError, match=f"--train.{name.replace('_', '-')} must be at least 1, not 0"):
-        TrainConfig(**{name: 0})
+def test_half_a_step_is_not_saved(tmp_path: Path, regression: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The death of a loader's process is raised at any line, also while the weights are being changed."""
+    whole = regression().train(tmp_path / "whole")
+    toy = regression()
+
+    def step_and_die() -> None:
+        plain_step()
+        if toy.step_began == 6:
+            raise RuntimeError("DataLoader worker is killed by signal")
+
+    plain_step = toy.optimizer.step
+    monkeypatch.setattr(toy.optimizer, "step", step_and_die)
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        toy.train(tmp_path / "parts")
+    assert checkpoints(tmp_path / "parts") == []
+    assert_equal(regression().train(tmp_path / "parts", resume=True).state(), whole.state())
+
+
+@pytest.mark.parametrize(("stop_after", "epochs_begun"), [(3, [1, 2, 3]), (4, [1, 2, 3]), (5, [2, 3]), (11, [3]), (12, [3])])
+def test_hooks_after_resuming(tmp_path: Path, regression: Make, stop_after: int, epochs_begun: list[int]) -> None:
+    stop_by_signal(regression(), tmp_path, stop_after)
+    moments: list[Moment] = []
+    regression().train(tmp_path, hooks=[moments.append], resume=True)
+    assert [moment.epoch for moment in moments] == epochs_begun
+    assert [moment.step for moment in moments] == [STEPS_PER_EPOCH * epoch for epoch in epochs_begun]

@@ -230,7 +230,7 @@ def test_masks_without_a_tree_have_a_ratio_alone() -> None:
     assert mask_metrics(Mask(torch.tensor([[True, False, False, False]]), 1)) == {"mask_ratio": 0.25}
 
 
-def step_of(config: PretrainConfig, spoil: Callable[[Tensor], None] | None = None) -> Tensor:
+def step_of(config: PretrainConfig, spoil: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     host = build_host(config)
     if spoil:
         with torch.no_grad():

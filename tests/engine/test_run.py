@@ -127,7 +127,15 @@ def test_what_is_no_run_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"config": {"recipe": "demo", "unknown": 1}}', '{"config": 3}', '{"config": {"recipe": "demo", "host": 1}}'],
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"config": {"recipe": "demo", "unknown": 1}}',
+        '{"config": 3}',
+        '{"config": {"recipe": "demo", "host": 1}}',
+    ],
 )
 def test_a_config_of_another_version_is_a_clear_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
@@ -144,9 +152,10 @@ def test_a_write_that_dies_half_way_leaves_the_file_as_it_was(tmp_path: Path, mo
             file.write(text[:3])
         raise OSError("No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", die_half_way)
-        write_atomically(path, "after")
+        with pytest.raises(OSError, match="No space left"):
+            write_atomically(path, "after")
     assert path.read_text() == "before"
     write_atomically(path, "after")
     assert path.read_text() == "after"

@@ -74,9 +74,10 @@ def test_a_run_that_a_signal_stopped_goes_on_bit_for_bit(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
     run = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"after {done} steps, all saved: `evomask resume {run}`"):
+    with monkeypatch.context() as patch:
         signal_in_step(patch, done - 1)
-        pretrain(CONFIG, out=run)
+        with pytest.raises(Stopped, match=f"after {done} steps, all saved: `evomask resume {run}`"):
+            pretrain(CONFIG, out=run)
     assert load_checkpoint(run)["step"] == done
     torch.rand(5)
     assert resume(run) == run
@@ -92,9 +93,10 @@ def test_a_run_whose_hook_failed_goes_on_bit_for_bit(tmp_path: Path, whole: Path
             raise RuntimeError("a hook's mistake")
 
     plain = launch.run_hooks
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="a hook's mistake"):
+    with monkeypatch.context() as patch:
         patch.setattr(launch, "run_hooks", lambda *arguments: [*plain(*arguments), fail_at_epoch_2])
-        pretrain(CONFIG, out=tmp_path / "run")
+        with pytest.raises(RuntimeError, match="a hook's mistake"):
+            pretrain(CONFIG, out=tmp_path / "run")
     assert load_checkpoint(tmp_path / "run")["step"] == 8
     resume(tmp_path / "run")
     assert_same_end(tmp_path / "run", whole)
@@ -117,7 +119,7 @@ def test_a_finished_run_holds_everything(whole: Path) -> None:
     }
     page = (whole / "report.html").read_text()
     assert "<html" in page
-    assert [path for path in whole.rglob("*.unfinished")] == []
+    assert list(whole.rglob("*.unfinished")) == []
 
 
 def test_the_export_for_timm_is_the_encoder_of_the_last_checkpoint(whole: Path) -> None:

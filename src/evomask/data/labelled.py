@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional
 
+from evomask.data.decode import UnreadableImage
 from evomask.data.images import ImageSource
 
 
@@ -29,9 +30,13 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         return len(self._source)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Raises a ValueError that names the image, where it cannot be read."""
         label = self._source.label(index)
         assert label is not None
-        return fit(self._source.image(index), self._size), label
+        try:
+            return fit(self._source.image(index), self._size), label
+        except UnreadableImage as error:
+            raise ValueError(f"{self._source.name(index)} cannot be read: {error}") from error
 
 
 def fit(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -83,7 +83,9 @@ class Moment:
 class Hook(Protocol):
     """Called at the start of every epoch and once at the end; may look at the model, and must not change it."""
 
-    def __call__(self, moment: Moment) -> None: ...
+    def __call__(self, moment: Moment) -> None:
+        """Look at the model where training stands."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +250,7 @@ class _StepHealth:
 
 
 def _restore(task: Task, run: Path) -> int:
-    """Load the newest checkpoint and return how many steps it has behind it; a run that has none yet begins at its beginning."""
+    """Load the newest checkpoint and return how many steps it has behind it; a run that has none yet starts anew."""
     if not checkpoints(run):
         return 0
     state = load_checkpoint(run)

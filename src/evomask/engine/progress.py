@@ -1,6 +1,7 @@
 """Progress of a long piece of work: a bar with the time left on a terminal, plain lines elsewhere."""
 
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -25,7 +26,8 @@ class ProgressBar:
     def update(self, done: int, note: str = "") -> None:
         """`done` steps are over; `note` is shown beside, for example the loss."""
         if self._bar:
-            self._bar.update(self._task, completed=done, **({"note": note} if note else {}))
+            fields: dict[str, Any] = {"note": note} if note else {}
+            self._bar.update(self._task, completed=done, **fields)
             return
         now = time.monotonic()
         if done == self._total or (note and now - self._last_line >= PLAIN_LINE_SECONDS):

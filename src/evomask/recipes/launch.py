@@ -137,7 +137,7 @@ class _Snapshots:
 
     @cached_property
     def _images(self) -> tuple[Tensor, list[str]]:
-        """(n, C, H, W) uint8 images from all over the training set, the first that can be read from each part, and their names."""
+        """(n, C, H, W) uint8 images from all over the training set, the first readable one of each part, and their names."""
         vit = self._config.host.encoder
         source = self._config.data.source(vit.image_size, vit.in_chans, self._config.train.seed)
         images, names = [torch.empty(0, vit.in_chans, *vit.image_size, dtype=torch.uint8)], []

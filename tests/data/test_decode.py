@@ -1,0 +1,131 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from evomask.data.decode import UnreadableImage, decode
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (9, 7), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def hwc(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_colour_comes_out_as_it_went_in(kind):
+    pixels = decode(encoded(Image.fromarray(COLOUR), kind))
+    assert pixels.dtype == torch.uint8
+    assert pixels.is_contiguous()
+    assert np.array_equal(hwc(pixels), COLOUR)
+
+
+def test_lossless_webp():
+    assert np.array_equal(hwc(decode(encoded(Image.fromarray(COLOUR), "WEBP", lossless=True))), COLOUR)
+
+
+def test_jpeg_is_near():
+    smooth = np.tile(np.linspace(0, 255, 64).astype(np.uint8)[:, None, None], (1, 64, 3))
+    assert np.abs(hwc(decode(encoded(Image.fromarray(smooth), "JPEG", quality=95))).astype(int) - smooth).max() <= 4
+
+
+def test_grey_is_repeated_over_three_channels():
+    assert np.array_equal(hwc(decode(encoded(Image.fromarray(GREY)))), GREY[..., None].repeat(3, axis=2))
+
+
+def test_one_channel():
+    pixels = decode(encoded(Image.fromarray(GREY)), channels=1)
+    assert pixels.shape == (1, 9, 7)
+    assert np.array_equal(pixels[0].numpy(), GREY)
+    assert decode(encoded(Image.fromarray(COLOUR)), channels=1).shape == (1, 9, 7)
+
+
+def test_palette_is_looked_up():
+    image = Image.fromarray(COLOUR).convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
+    assert np.array_equal(hwc(decode(encoded(image))), np.asarray(image.convert("RGB")))
+
+
+def test_one_bit():
+    bits = GREY > 127
+    assert np.array_equal(hwc(decode(encoded(Image.fromarray(bits))))[..., 0], bits * np.uint8(255))
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert decode(encoded(Image.fromarray(values), kind), channels=1).flatten().tolist() == [0, 1, 128, 255]
+
+
+def test_floats_are_stretched_over_their_range():
+    values = np.array([[-2.0, 0.0, 2.0]], dtype=np.float32)
+    assert decode(encoded(Image.fromarray(values), "TIFF"), channels=1).flatten().tolist() == [0, 128, 255]
+
+
+def test_cmyk():
+    ink = np.zeros((16, 16, 4), dtype=np.uint8)
+    ink[..., 1] = 255  # magenta
+    pixels = hwc(decode(encoded(Image.fromarray(ink, "CMYK"), "TIFF")))
+    assert np.array_equal(pixels[0, 0], [255, 0, 255])
+
+
+def test_transparency_is_laid_on_white():
+    rgba = np.zeros((2, 2, 4), dtype=np.uint8)
+    rgba[0, 0] = (10, 20, 30, 255)
+    pixels = hwc(decode(encoded(Image.fromarray(rgba))))
+    assert pixels[0, 0].tolist() == [10, 20, 30]
+    assert pixels[1, 1].tolist() == [255, 255, 255]
+    grey_alpha = Image.fromarray(np.zeros((2, 2, 2), dtype=np.uint8), "LA")
+    assert hwc(decode(encoded(grey_alpha)))[0, 0].tolist() == [255, 255, 255]
+
+
+def test_transparent_palette_colour():
+    image = Image.new("P", (2, 2), 0)
+    image.putpalette([200, 0, 0, 0, 200, 0])
+    image.putpixel((1, 1), 1)
+    pixels = hwc(decode(encoded(image, transparency=0)))
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[1, 1].tolist() == [0, 200, 0]
+
+
+def test_four_channels_keep_transparency():
+    rgba = RNG.integers(0, 256, (3, 3, 4), dtype=np.uint8)
+    assert np.array_equal(hwc(decode(encoded(Image.fromarray(rgba)), channels=4)), rgba)
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(3, np.rot90(COLOUR, 2)), (6, np.rot90(COLOUR, -1)), (8, np.rot90(COLOUR))])
+def test_exif_orientation_is_applied(orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(hwc(decode(encoded(Image.fromarray(COLOUR), "PNG", exif=exif))), turned)
+
+
+def test_broken_files_are_refused():
+    whole = encoded(Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "JPEG")
+    for data in (whole[: len(whole) // 2], b"", b"these are words", encoded(Image.fromarray(COLOUR))[:40]):
+        with pytest.raises(UnreadableImage) as refusal:
+            decode(data)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("limit", [40, 100])  # over twice the limit Pillow raises by itself, above it it only warns
+def test_decompression_bombs_are_refused(monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(UnreadableImage, match="decompression bomb"):
+        decode(encoded(Image.new("L", (12, 12))))
+
+
+def test_other_channel_counts_are_refused():
+    from evomask.data.images import ImageFolder
+
+    with pytest.raises(ValueError, match="1 .*3 .*4"):
+        ImageFolder("anywhere", channels=5)

@@ -1,0 +1,65 @@
+import os
+import signal
+
+import pytest
+import torch
+from PIL import Image
+
+from evomask.data.images import ImageFolder
+from evomask.data.loader import load_batches
+from evomask.data.pretraining import PretrainingImages
+from evomask.data.sampler import StepSampler
+from evomask.data.scenes import Scenes
+
+
+def batches(source, workers, steps=range(6), batch_size=8, micro_batches=2):
+    data = PretrainingImages(source, (32, 32), channels=3, patches=16, seed=0)
+    return load_batches(data, StepSampler(len(source), batch_size, 0, steps, micro_batches=micro_batches), workers, "cpu")
+
+
+def folder_with(tmp_path, whole, broken):
+    for number in range(whole):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number:04d}.png")
+    for number in range(broken):
+        (tmp_path / f"z{number}.jpg").write_text("words")
+    return ImageFolder(tmp_path)
+
+
+def test_any_number_of_workers_gives_the_same_batches():
+    source = Scenes(32, 20)
+    alone = list(batches(source, 0))
+    assert len(alone) == 12
+    assert alone[0][0].shape == (4, 3, 32, 32)
+    for workers in (1, 2):
+        for mine, theirs in zip(alone, batches(source, workers), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_few_broken_files_are_replaced(tmp_path, workers):
+    source = folder_with(tmp_path, 199, 1)
+    indices = [i for _, _, part in batches(source, workers, range(25)) for i in part.tolist()]
+    assert len(indices) == 200
+    assert 199 not in indices
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_broken_files_stop_the_run(tmp_path, workers):
+    source = folder_with(tmp_path, 97, 3)
+    with pytest.raises(ValueError, match=r"2 of 100 files cannot be read, more than 1%, .*z\d\.jpg for one: mend or remove"):
+        list(batches(source, workers, range(12)))
+
+
+def test_a_folder_of_broken_files_stops_the_run(tmp_path):
+    with pytest.raises(ValueError, match=r"of 10 files cannot be read"):
+        list(batches(folder_with(tmp_path, 0, 10), 1))
+
+
+def test_a_killed_worker_is_one_clear_error():
+    class Deadly(Scenes):
+        def image(self, index):
+            os.kill(os.getpid(), signal.SIGKILL)
+            return super().image(index)
+
+    with pytest.raises(ValueError, match=r"process that loads images died.*--data\.workers"):
+        list(batches(Deadly(32, 20), 1))
