@@ -36,6 +36,30 @@ USUAL_PATTERNS = {
 USUAL_SHARE = 0.8
 
 
+@dataclass(frozen=True)
+class Place:
+    """A kind of scene: what its upper and lower half look like, and what is usually found there."""
+
+    above: str
+    below: str
+    objects: tuple[str, ...]
+
+
+PLACES: dict[str, Place] = {
+    "street": Place("plain", "bricks", ("house", "car", "lamp")),
+    "lake": Place("marble", "waves", ("boat", "fish", "bird")),
+    "field": Place("plain", "stripes", ("flower", "tree", "bird")),
+    "garden": Place("marble", "dots", ("tree", "flower", "lamp")),
+    "hall": Place("bricks", "checks", ("robot", "lamp", "bird")),
+    "forest": Place("stripes", "marble", ("tree", "mushroom", "bird")),
+    "playground": Place("dots", "checks", ("robot", "car", "house")),
+    "harbour": Place("bricks", "waves", ("boat", "car", "house")),
+    "market": Place("stripes", "dots", ("mushroom", "fish", "flower")),
+    "workshop": Place("checks", "stripes", ("robot", "car", "boat")),
+}
+"""The classes of scenes. No texture and no object is found in one of them alone."""
+
+
 def _box(name: str, left: float, top: float, right: float, bottom: float) -> Part:
     return _polygon(name, left, top, right, top, right, bottom, left, bottom)
 

@@ -1,8 +1,9 @@
 """`scenes`, the embedded data set: textured objects made of parts before textured backgrounds, with every kind of label.
 
-A scene is a pure function of (seed, split, index) and needs no file. One large object gives the scene its class; smaller ones
-stand around. Colours, places, sizes and light are drawn without regard to the category: the class has to be told by shape, by
-how the parts lie to each other, and by what they are usually painted with.
+A scene is a pure function of (seed, split, index) and needs no file. Its class is a place (a street, a lake): what the
+background is made of above and below, and which objects are usually found there, one of them large, some small. Colours, sizes,
+directions and light are drawn without regard to all that, so neither colours nor layout give class or category away: they have
+to be told by texture, by shape, and by how parts lie to each other.
 """
 
 from collections import Counter
@@ -15,10 +16,20 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from evomask.data.scene_objects import CATEGORIES, USUAL_PATTERNS, USUAL_SHARE, Texture, draw_texture, part_names
+from evomask.data.scene_objects import (
+    CATEGORIES,
+    PLACES,
+    USUAL_PATTERNS,
+    USUAL_SHARE,
+    Place,
+    Texture,
+    draw_texture,
+    part_names,
+)
 from evomask.data.scene_questions import Question, ask_about
 
 CATEGORY_NAMES = list(CATEGORIES)
+PLACE_NAMES = list(PLACES)
 OVERSAMPLING = 2
 SPLITS = ("train", "val")
 
@@ -46,7 +57,7 @@ class Scene:
 
     Attributes:
         image: (C, H, W) uint8.
-        scene_class: category of the large object.
+        scene_class: number of the place in PLACE_NAMES.
         categories: (K,) category of each object.
         part_map: (H, W) long, 0 background, else 1 + the number of the visible part; parts are counted over all objects.
         part_objects: (parts,) the object that each part belongs to.
@@ -92,13 +103,14 @@ class Scene:
     @cached_property
     def questions(self) -> list[Question]:
         """Yes/no, counting and open questions with their answers."""
-        large = max(range(len(self.objects)), key=lambda number: self.instance_masks[number].sum())
-        colours = {name: texture.name for name, texture in self.objects[large].textures.items()}
-        return ask_about(self.counts, CATEGORY_NAMES, CATEGORY_NAMES[self.scene_class], colours)
+        large = self.objects[int(self.instance_masks.flatten(1).sum(dim=1).argmax())]
+        colours = {name: texture.name for name, texture in large.textures.items()}
+        place = PLACE_NAMES[self.scene_class]
+        return ask_about(self.counts, CATEGORY_NAMES, CATEGORY_NAMES[large.category], colours, place)
 
 
 class Scenes:
-    """The data set; an `ImageSource` whose classes are the categories.
+    """The data set; an `ImageSource` whose classes are the places.
 
     Args:
         size: height and width in pixels, at least 32, or one number for both.
@@ -117,7 +129,7 @@ class Scenes:
         self._size, self._channels = _check_size(size, count, channels), channels
         self._count, self._key = count, (seed, SPLITS.index(split))
         self._name = f"scenes/{split}"
-        self.classes = list(CATEGORY_NAMES)
+        self.classes = list(PLACE_NAMES)
 
     def __len__(self) -> int:
         """The number of scenes."""
@@ -139,10 +151,11 @@ class Scenes:
         """The image and all its labels; the labels are worked out when asked for."""
         rng = self._generator(index)
         scene_class = self._class_of(rng)
+        usual = [CATEGORY_NAMES.index(name) for name in PLACES[PLACE_NAMES[scene_class]].objects]
         others = rng.integers(len(CATEGORY_NAMES), size=rng.integers(0, 3))
         height, width = self._size
         small = [draw_object(rng, int(category), self._size, (0.12, 0.17), (0.1, 0.9)) for category in others]
-        large = draw_object(rng, scene_class, self._size, (0.36, 0.46), (0.42, 0.58))
+        large = draw_object(rng, int(rng.choice(usual)), self._size, (0.36, 0.46), (0.42, 0.58))
         # The large one may stand anywhere in the stack, but for the few behind it nothing may hide it.
         front = [thing for thing in small if not _overlaps(thing, large, min(height, width))]
         back = [thing for thing in small if _overlaps(thing, large, min(height, width))]
@@ -155,7 +168,7 @@ class Scenes:
 
     @staticmethod
     def _class_of(rng: np.random.Generator) -> int:
-        return int(rng.integers(len(CATEGORY_NAMES)))
+        return int(rng.integers(len(PLACE_NAMES)))
 
 
 class SceneInstances:
@@ -202,7 +215,7 @@ class SceneInstances:
         rng = np.random.default_rng((self._seed, 3, instance, view))
         pose = _draw_pose(rng, self._size, (0.28, 0.45), (0.38, 0.62), turn=0.6)
         thing = SceneObject(category, looks.textures, looks.stretch, pose)
-        return render([thing], category, self._size, self._channels, rng)
+        return render([thing], int(rng.integers(len(PLACE_NAMES))), self._size, self._channels, rng)
 
 
 def draw_object(
@@ -243,9 +256,9 @@ def _overlaps(one: SceneObject, other: SceneObject, side: int) -> bool:
 def render(
     objects: list[SceneObject], scene_class: int, size: tuple[int, int], channels: int, rng: np.random.Generator
 ) -> Scene:
-    """Draw objects from back to front on a random background, in random light. Objects that are wholly hidden are left out."""
+    """Draw objects from back to front in a place, in random light. Objects that are wholly hidden are left out."""
     height, width = size
-    canvas = _background(rng, height * OVERSAMPLING, width * OVERSAMPLING)
+    canvas = _background(rng, PLACES[PLACE_NAMES[scene_class]], height * OVERSAMPLING, width * OVERSAMPLING)
     part_map = np.zeros(canvas.shape[:2], dtype=np.int64)
     part_objects: list[int] = []
     part_labels: list[tuple[str, str]] = []
@@ -304,11 +317,11 @@ def _draw_part(
     part_map[y + top, x + left] = number
 
 
-def _background(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.float32]:
-    """Two textured regions, above and below a slanting horizon."""
+def _background(rng: np.random.Generator, place: Place, rows: int, columns: int) -> NDArray[np.float32]:
+    """The two textures of a place, above and below a slanting horizon."""
     y, x = _places(rows, columns)
-    above, below = (draw_texture(rng, (0.4, 1.2), (0.05, 0.2)) for _ in range(2))
-    horizon, slope = rng.uniform(-0.3, 0.6), rng.uniform(-0.25, 0.25)
+    above, below = (draw_texture(rng, (3.0, 5.0), (0.2, 0.45), [pattern]) for pattern in (place.above, place.below))
+    horizon, slope = rng.uniform(-0.3, 0.3), rng.uniform(-0.25, 0.25)
     is_above = y < horizon + slope * x
     canvas = np.empty((rows, columns, 3), dtype=np.float32)
     for texture, region in ((above, is_above), (below, ~is_above)):
