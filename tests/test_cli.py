@@ -1,6 +1,5 @@
 """What a user can get wrong ends in exit code 2 and one line that says what to do; help ends in 0."""
 
-import importlib
 import io
 import logging
 import os
@@ -335,7 +334,7 @@ def test_expected_errors_are_one_line(
 
 def test_demo_is_told_where_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
     folders: list[Path | None] = []
-    monkeypatch.setattr(importlib.import_module("evomask.recipes.demo"), "run_demo", folders.append)
+    monkeypatch.setattr("evomask.recipes.demonstration.run_demo", folders.append)
     assert [main(["demo"]), main(["demo", "--out", "mine"])] == [0, 0]
     assert folders == [None, Path("mine")]
 

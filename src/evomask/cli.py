@@ -11,9 +11,11 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -30,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="evomask: %(message)s", level=logging.WARNING)
+    if arguments == ["--version"]:
+        print(f"evomask {version('evomask')}")
+        return 0
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def demo(arguments: list[str]) -> None:
     """Pretrain on the embedded scenes, evaluate, and write a report: minutes on two CPU cores."""
     options = _parse(DemoOptions, arguments, "evomask demo")
-    from evomask.recipes.demo import run_demo
+    from evomask.recipes.demonstration import run_demo
 
     run_demo(options.out)
 
@@ -90,7 +95,7 @@ def pretrain(arguments: list[str]) -> None:
 
     default = PretrainOptions(config=recipe())
     options = _parse(PretrainOptions, arguments[1:], f"evomask pretrain {name}", default)
-    print(launch.pretrain(options.config, out=options.out))
+    print(launch.start(options.config, options.out, command=shlex.join(["evomask", "pretrain", *arguments])))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +143,11 @@ class ExportOptions:
 def export(arguments: list[str]) -> None:
     """RUN --to timm|transformers: weights as those libraries load them."""
     options = _parse(ExportOptions, arguments, "evomask export")
-    from evomask.recipes import launch
+    from evomask.recipes import hooks, launch
 
     folder = options.out or options.run / "export" / options.to
     host, config = launch.load_host(options.run)
-    launch.export(host, config, options.to, folder)
+    hooks.export(host, config, options.to, folder)
     print(folder)
 
 

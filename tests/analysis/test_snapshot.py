@@ -26,9 +26,7 @@ TREE = ("parent", "level", "size", "children", "similarity")
 @pytest.fixture
 def host() -> MAE:
     torch.manual_seed(0)
-    vit = ViTConfig(
-        name="vit_tiny_patch16_224", image_size=(24, 32), patch_size=8, width=24, heads=2, depth=2, drop_path=0.5
-    )
+    vit = ViTConfig(name="vit_tiny_patch16_224", image_size=(24, 32), patch_size=8, width=24, heads=2, depth=2, drop_path=0.5)
     return MAEConfig(encoder=vit, decoder_width=16, decoder_depth=1, decoder_heads=2).build()
 
 
@@ -142,9 +140,7 @@ def test_a_save_that_is_cut_short_leaves_the_old_file(tmp_path, monkeypatch, hos
 def test_stages_are_listed_in_the_order_of_training(tmp_path, host, images, noise):
     stage = take_snapshot(host, RandomMasking(), images, noise, progress=0.0, epoch=0, step=0)
     for epoch in (10_000, 9_999, 0):
-        save_snapshot(
-            dataclasses.replace(stage, epoch=epoch, step=2 * epoch), tmp_path / f"epoch_{epoch:04d}.safetensors"
-        )
+        save_snapshot(dataclasses.replace(stage, epoch=epoch, step=2 * epoch), tmp_path / f"epoch_{epoch:04d}.safetensors")
     save_images(tmp_path / "images.safetensors", torch.zeros(2, 3, 24, 32, dtype=torch.uint8), ["a", "b"])
 
     assert [found.epoch for found in load_snapshots(tmp_path)] == [0, 9_999, 10_000]

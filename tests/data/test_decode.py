@@ -102,7 +102,9 @@ def test_four_channels_keep_transparency():
     assert np.array_equal(hwc(decode(encoded(Image.fromarray(rgba)), channels=4)), rgba)
 
 
-@pytest.mark.parametrize(("orientation", "turned"), [(3, np.rot90(COLOUR, 2)), (6, np.rot90(COLOUR, -1)), (8, np.rot90(COLOUR))])
+@pytest.mark.parametrize(
+    ("orientation", "turned"), [(3, np.rot90(COLOUR, 2)), (6, np.rot90(COLOUR, -1)), (8, np.rot90(COLOUR))]
+)
 def test_exif_orientation_is_applied(orientation, turned):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -127,5 +129,5 @@ def test_decompression_bombs_are_refused(monkeypatch, limit):
 def test_other_channel_counts_are_refused():
     from evomask.data.images import ImageFolder
 
-    with pytest.raises(ValueError, match="1 .*3 .*4"):
+    with pytest.raises(ValueError, match=r"1 .*3 .*4"):
         ImageFolder("anywhere", channels=5)

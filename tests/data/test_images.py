@@ -15,7 +15,9 @@ def test_classes_are_the_folders_below_the_root(tmp_path):
         write(tmp_path / name)
     folder = ImageFolder(tmp_path)
     assert folder.classes == ["a", "b"]
-    assert [folder.name(i) for i in range(4)] == [str(tmp_path / n) for n in ("a/0.jpeg", "a/deep/1.PNG", "b/1.webp", "b/2.png")]
+    assert [folder.name(i) for i in range(4)] == [
+        str(tmp_path / n) for n in ("a/0.jpeg", "a/deep/1.PNG", "b/1.webp", "b/2.png")
+    ]
     assert [folder.label(i) for i in range(len(folder))] == [0, 0, 1, 1]
     assert folder.image(3).shape == (3, 5, 4)
 

@@ -26,7 +26,7 @@ def test_an_epoch_shows_each_image_at_most_once(s, seed):
 @given(settings(), st.integers(0, 2**40))
 def test_ranks_and_micro_batches_share_out_the_same_batch(s, seed):
     whole = StepSampler(s["length"], s["batch"], seed, range(5))
-    alone = [sum(([k] for k in keys), []) for keys in whole]
+    alone = [list(keys) for keys in whole]
     ranks = [
         list(StepSampler(s["length"], s["batch"], seed, range(5), rank, s["world"], s["micro"])) for rank in range(s["world"])
     ]

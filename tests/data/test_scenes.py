@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from evomask.data.scene_objects import CATEGORIES, COLOURS
+from evomask.data.scene_objects import CATEGORIES, COLOURS, PATTERNS, PLACES
 from evomask.data.scenes import CATEGORY_NAMES, SceneInstances, Scenes
 
 SCENES = Scenes(64, 60)
@@ -44,7 +44,6 @@ def test_labels_agree_with_each_other(index):
     scene = SCENES.scene(index)
     objects = len(scene.categories)
     assert scene.scene_class == SCENES.label(index)
-    assert scene.scene_class in scene.categories.tolist()
     assert scene.counts == Counter(CATEGORY_NAMES[c] for c in scene.categories.tolist())
 
     masks = scene.instance_masks
@@ -72,20 +71,29 @@ def test_answers_follow_from_the_labels(index):
         assert asked[f"Does {name} exist in the image?"] == ("yes" if name in scene.counts else "no")
     for name, number in scene.counts.items():
         assert asked[f"How many {name} are there in the image?"] == str(number)
-    main = CATEGORY_NAMES[scene.scene_class]
-    assert asked["What is the largest object in the image?"] == main
+    assert asked["What place is this?"] == SCENES.classes[scene.scene_class]
+    areas = scene.instance_masks.flatten(1).sum(dim=1)
+    assert asked["What is the largest object in the image?"] == CATEGORY_NAMES[int(scene.categories[areas.argmax()])]
     colours = {answer for text, answer in asked.items() if text.startswith("What colour")}
     assert colours <= set(COLOURS)
     assert {question.kind for question in scene.questions} == {"exists", "count", "open"}
 
 
-def test_the_class_is_that_of_an_object_that_is_seen():
+def test_a_large_object_that_is_usual_in_the_place_is_seen():
     for index in range(40):
         scene = SCENES.scene(index)
         areas = scene.instance_masks.flatten(1).sum(dim=1)
-        largest = int(scene.categories[areas.argmax()])
-        assert largest == scene.scene_class
+        usual = PLACES[SCENES.classes[scene.scene_class]].objects
+        assert CATEGORY_NAMES[int(scene.categories[areas.argmax()])] in usual
         assert areas.max() > 0.04 * 64 * 64
+
+
+def test_no_pattern_and_no_object_gives_the_place_away():
+    patterns = Counter(pattern for place in PLACES.values() for pattern in (place.above, place.below))
+    objects = Counter(name for place in PLACES.values() for name in place.objects)
+    assert set(patterns) == set(PATTERNS)
+    assert set(objects) == set(CATEGORIES)
+    assert min([*patterns.values(), *objects.values()]) > 1
 
 
 def test_all_classes_come_up():

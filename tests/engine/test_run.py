@@ -2,13 +2,14 @@
 
 import json
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from evomask.engine.pretrain import PretrainConfig
-from evomask.engine.run import create_run, from_dict, read_run, to_dict, write_atomically
+from evomask.engine.run import create_run, from_dict, read_run, sole_use, to_dict, write_atomically
 from evomask.recipes import RECIPES
 
 
@@ -160,3 +161,14 @@ def test_a_write_that_dies_half_way_leaves_the_file_as_it_was(tmp_path: Path, mo
     write_atomically(path, "after")
     assert path.read_text() == "after"
     assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    code = "import sys, pathlib, evomask.engine.run as r\nwith r.sole_use(pathlib.Path(sys.argv[1])): print('mine')"
+
+    def try_it() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+
+    with sole_use(tmp_path):
+        assert f"another process is training in {tmp_path}" in try_it().stderr
+    assert try_it().stdout == "mine\n"

@@ -22,9 +22,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 def host() -> MAE:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vit = ViTConfig(
-            name="vit_tiny_patch16_224", image_size=(24, 32), patch_size=8, width=24, heads=2, depth=3, registers=2
-        )
+        vit = ViTConfig(name="vit_tiny_patch16_224", image_size=(24, 32), patch_size=8, width=24, heads=2, depth=3, registers=2)
         return MAEConfig(encoder=vit, decoder_width=16, decoder_depth=1, decoder_heads=2).build().eval()
 
 

@@ -57,9 +57,7 @@ def test_patches_of_a_group_share_a_colour_and_groups_differ(originals, trees, c
         pairs = {(group, tuple(colour)) for group, colour in zip(group_N, shown, strict=True)}
         assert len(pairs) == len({group for group, _ in pairs}) == len({colour for _, colour in pairs})
         groups = len(set(group_N))
-        assert [text.get_text() for text in ax.texts] == [
-            f"depth {level[image]}/{trees.height[image]} · {groups} groups"
-        ]
+        assert [text.get_text() for text in ax.texts] == [f"depth {level[image]}/{trees.height[image]} · {groups} groups"]
 
 
 def test_a_fraction_outside_the_tree_is_refused(originals, trees):

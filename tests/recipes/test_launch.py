@@ -19,8 +19,9 @@ from evomask.engine.run import read_run
 from evomask.engine.signals import Stopped
 from evomask.models.mae import MAEConfig
 from evomask.models.vit import ViTConfig
-from evomask.recipes import RECIPES, launch
-from evomask.recipes.launch import export, free_folder, load_host, pretrain, resume, untrained_encoder
+from evomask.recipes import RECIPES, hooks, launch
+from evomask.recipes.hooks import export
+from evomask.recipes.launch import free_folder, load_host, pretrain, resume, untrained_encoder
 
 CONFIG = PretrainConfig(
     recipe="tiny",
@@ -232,7 +233,7 @@ def test_an_unknown_library_is_refused(whole: Path, tmp_path: Path) -> None:
 
 def test_stages_are_spread_over_long_runs(tmp_path: Path) -> None:
     config = replace(CONFIG, train=replace(CONFIG.train, epochs=300))
-    snapshots = launch._Snapshots(config, tmp_path, build_host(config))
+    snapshots = hooks._Snapshots(config, tmp_path, build_host(config))
     for epoch in (1, 24, 26, 299):
         snapshots(Moment(epoch, 0, epoch / 300))
     assert list(tmp_path.iterdir()) == []

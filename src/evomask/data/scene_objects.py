@@ -172,6 +172,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "grey": (134, 138, 142),
     "black": (42, 42, 48),
 }
+GREY = 128.0
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class Texture:
     """
 
     pattern: str
-    colours: NDArray[np.float64]
+    colours: NDArray[np.float32]
     frequency: float
     turn: float
     shift: NDArray[np.float64]
@@ -208,20 +209,21 @@ def draw_texture(
     frequencies: tuple[float, float],
     contrasts: tuple[float, float],
     patterns: Sequence[str] | None = None,
+    vividness: float = 1.0,
 ) -> Texture:
-    """A random texture: its colours at random, its pattern one of `patterns` or of all.
+    """A random texture: its colours at random, its pattern one of `patterns` or of all, not far from upright.
 
-    The contrast, in [0, 1], is how far the second colour is from the first.
+    Contrast and vividness are in [0, 1]: how far the second colour is from the first, and the first from grey.
     """
     name = str(rng.choice(list(COLOURS)))
-    first = np.array(COLOURS[name], dtype=float) + rng.uniform(-18, 18, 3)
+    first = GREY + vividness * (np.array(COLOURS[name]) - GREY) + rng.uniform(-18, 18, 3)
     contrast = rng.uniform(*contrasts)
     second = first * (1 - contrast) if first.mean() > 110 else first + 170 * contrast
     return Texture(
         pattern=str(rng.choice(patterns or list(PATTERNS))),
         colours=np.clip([first, second], 0, 255).astype(np.float32),
         frequency=rng.uniform(*frequencies),
-        turn=rng.uniform(0, np.pi),
+        turn=rng.uniform(-0.35, 0.35),
         shift=rng.uniform(0, 8, 2),
         name=name,
     )

@@ -320,7 +320,8 @@ def _draw_part(
 def _background(rng: np.random.Generator, place: Place, rows: int, columns: int) -> NDArray[np.float32]:
     """The two textures of a place, above and below a slanting horizon."""
     y, x = _places(rows, columns)
-    above, below = (draw_texture(rng, (3.0, 5.0), (0.2, 0.45), [pattern]) for pattern in (place.above, place.below))
+    patterns = (place.above, place.below)
+    above, below = (draw_texture(rng, (3.0, 5.0), (0.3, 0.6), [pattern], vividness=0.4) for pattern in patterns)
     horizon, slope = rng.uniform(-0.3, 0.3), rng.uniform(-0.25, 0.25)
     is_above = y < horizon + slope * x
     canvas = np.empty((rows, columns, 3), dtype=np.float32)

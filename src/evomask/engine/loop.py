@@ -8,7 +8,7 @@ goes on as if nothing had happened.
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,6 +21,7 @@ from evomask.engine import distributed
 from evomask.engine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from evomask.engine.metrics import MetricsLog
 from evomask.engine.progress import ProgressBar
+from evomask.engine.run import sole_use
 from evomask.engine.signals import Stopped, StopSignals
 
 
@@ -125,8 +126,14 @@ def train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook] = ()
 
     Raises:
         Stopped: a signal came; everything is saved.
-        ValueError: the loss was not finite several times in a row, or what the task raises. The state before is saved.
+        ValueError: another process trains in `run`; the loss was not finite several times in a row, or what the task
+            raises. The state before is saved.
     """
+    with sole_use(run) if distributed.rank() == 0 else nullcontext():
+        _train(task, config, run, hooks, resume)
+
+
+def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], resume: bool) -> None:
     device = next(task.model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(config.precision, device))
     total = config.epochs * task.steps_per_epoch

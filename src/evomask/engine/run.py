@@ -1,11 +1,14 @@
 """A run's folder: made once, never overwritten, and with all that is needed to repeat the run in its config.json."""
 
 import dataclasses
+import fcntl
 import json
 import platform
 import subprocess
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +48,22 @@ def read_run(run: Path, config_type: type[Config]) -> Config:
         return from_dict(config_type, json.loads(path.read_text())["config"])
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} does not describe a run of this version of evomask ({error!r})") from error
+
+
+@contextmanager
+def sole_use(run: Path) -> Iterator[None]:
+    """Keep other processes from training in the same folder. The lock goes when the process does, however it ends.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    # A POSIX lock: unlike flock's, a loader's process that outlives a killed run for a moment does not inherit it.
+    with (run / ".lock").open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"another process is training in {run}: wait for it, or stop it") from error
+        yield
 
 
 def provenance() -> dict[str, Any]:

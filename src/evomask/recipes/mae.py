@@ -15,13 +15,14 @@ def demo() -> PretrainConfig:
     return PretrainConfig(
         recipe="demo",
         host=MAEConfig(
-            encoder=ViTConfig(name="vit_tiny_patch16_224", image_size=(80, 80), patch_size=8, width=128, depth=6, heads=4),
+            encoder=ViTConfig(name="vit_tiny_patch16_224", image_size=(64, 64), patch_size=8, width=128, depth=4, heads=4),
             decoder_width=64,
             decoder_depth=2,
             decoder_heads=4,
         ),
-        data=DataConfig(scenes=2_000, crop_scale=(0.4, 1.0)),
-        optim=OptimConfig(base_lr=2e-3, warmup_epochs=1, clip_grad=1.0),
+        # As many scenes as there is time to draw, rather than fewer several times over: 12 epochs, for the masks to evolve in.
+        data=DataConfig(scenes=5_000, workers=1, crop_scale=(0.7, 1.0)),
+        optim=OptimConfig(base_lr=8e-3, warmup_epochs=1, clip_grad=1.0),
         train=TrainConfig(epochs=12, batch_size=64),
     )
 

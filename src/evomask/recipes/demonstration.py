@@ -4,7 +4,7 @@ from pathlib import Path
 
 from evomask.figures.report import write_report
 from evomask.models.encoders import load_encoder
-from evomask.recipes.launch import free_folder, pretrain, untrained_encoder
+from evomask.recipes.launch import start, untrained_encoder
 from evomask.recipes.mae import demo
 from evomask.tasks.knn import KnnConfig, evaluate_knn
 from evomask.tasks.result import write_result
@@ -13,7 +13,7 @@ from evomask.tasks.result import write_result
 def run_demo(out: Path | None) -> Path:
     """Pretrain, print kNN accuracy of the untrained and the pretrained encoder, write the report; returns the run's folder."""
     config = demo()
-    run = pretrain(config, out=out or free_folder(Path("runs/demo")))
+    run = start(config, out, command="evomask demo")
     print("\nkNN accuracy on scenes that were not trained on, in percent:")
     results = run / "results"
     results.mkdir(exist_ok=True)

@@ -1,6 +1,5 @@
 """The demonstration from nothing to a report, with a recipe that is smaller still."""
 
-import importlib
 import json
 from dataclasses import replace
 from functools import partial
@@ -8,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from evomask.recipes import demonstration
 from evomask.recipes.mae import demo
 from evomask.tasks.knn import KnnConfig
-
-# The recipe of that name hides the module.
-demonstration = importlib.import_module("evomask.recipes.demo")
 
 
 @pytest.fixture

@@ -1,0 +1,104 @@
+"""What happens along a pretraining run: pictures of a few images at a dozen stages; at the end exports and the report."""
+
+import sys
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from evomask.analysis.snapshot import save_images, save_snapshot, take_snapshot
+from evomask.data.decode import UnreadableImage
+from evomask.data.labelled import fit
+from evomask.data.sampler import sample_seed
+from evomask.engine.loop import Hook, Moment
+from evomask.engine.pretrain import PretrainConfig, normalise
+from evomask.figures.report import write_report
+from evomask.models.export import export_timm, export_transformers
+from evomask.models.mae import MAE
+
+SNAPSHOT_IMAGES = 6
+SNAPSHOT_STAGES = 12
+EXPORTS = ("timm", "transformers")
+
+
+def run_hooks(config: PretrainConfig, run: Path, host: MAE) -> list[Hook]:
+    """The hooks of a run, for the training loop."""
+    return [_Snapshots(config, run, host), partial(_finish, config, run, host)]
+
+
+def _finish(config: PretrainConfig, run: Path, host: MAE, moment: Moment) -> None:
+    """Leave the weights as timm and transformers load them, and the page to look at."""
+    if moment.epoch < config.train.epochs:
+        return
+    for library in EXPORTS:
+        try:
+            export(host, config, library, run / "export" / library)
+        except ValueError as error:  # a ViT that the library has no words for
+            print(f"evomask: no export to {library}: {error}", file=sys.stderr)
+    write_report(run)
+
+
+def export(host: MAE, config: PretrainConfig, library: str, folder: Path) -> None:
+    """Write a host's weights as `library` loads them.
+
+    Raises:
+        ValueError: no such library, or it has no words for this model.
+    """
+    if library not in EXPORTS:
+        raise ValueError(f"--to must be one of {', '.join(EXPORTS)}, not {library!r}")
+    if library == "timm":
+        export_timm(host.encoder, config.host.encoder, folder, config.data.mean, config.data.std)
+    else:
+        export_transformers(host, folder, config.data.mean, config.data.std, mask_ratio=config.masking.ratio)
+
+
+class _Snapshots:
+    """Keeps what the model makes of a few images of the training set."""
+
+    def __init__(self, config: PretrainConfig, run: Path, host: MAE):
+        self._config, self._run, self._host = config, run, host
+        self._epochs = {round(stage * config.train.epochs / SNAPSHOT_STAGES) for stage in range(SNAPSHOT_STAGES + 1)}
+
+    def __call__(self, moment: Moment) -> None:
+        if moment.epoch not in self._epochs:
+            return
+        images, names = self._images
+        if not names:  # no file can be read: the loader is about to say so
+            return
+        patches = self._host.grid[0] * self._host.grid[1]
+        generator = torch.Generator().manual_seed(sample_seed(self._config.train.seed, 0))
+        noise = torch.rand(len(images), patches, generator=generator)
+
+        device = next(self._host.parameters()).device
+        last_epoch = (self._config.train.epochs - 1) / self._config.train.epochs
+        snapshot = take_snapshot(
+            self._host,
+            self._config.masking.build(),
+            normalise(images.to(device), self._config.data.mean, self._config.data.std),
+            noise.to(device),
+            progress=min(moment.progress, last_epoch),
+            epoch=moment.epoch,
+            step=moment.step,
+        )
+        folder = self._run / "snapshots"
+        folder.mkdir(exist_ok=True)
+        save_images(folder / "images.safetensors", images, names)
+        save_snapshot(snapshot, folder / f"epoch_{moment.epoch:04d}.safetensors")
+
+    @cached_property
+    def _images(self) -> tuple[Tensor, list[str]]:
+        """(n, C, H, W) uint8 images from all over the training set, the first readable one of each part, and their names."""
+        vit = self._config.host.encoder
+        source = self._config.data.source(vit.image_size, vit.in_chans, self._config.train.seed)
+        images, names = [torch.empty(0, vit.in_chans, *vit.image_size, dtype=torch.uint8)], []
+        for part in range(SNAPSHOT_IMAGES):
+            for index in range(part * len(source) // SNAPSHOT_IMAGES, (part + 1) * len(source) // SNAPSHOT_IMAGES):
+                try:
+                    image = source.image(index)
+                except UnreadableImage:
+                    continue
+                images.append(fit(image, vit.image_size).unsqueeze(0))
+                names.append(source.name(index))
+                break
+        return torch.cat(images), names
