@@ -1,4 +1,4 @@
-"""How long trees take: `build_hierarchy` against scipy's `linkage`, image by image, on the same attention of an untrained ViT-S.
+"""How long trees take: `build_hierarchy` against scipy's `linkage`, image by image, on the attention of an untrained ViT-S.
 
 Prints, for each size of the grid, the median over repetitions in milliseconds an image, and the ratio with its range.
 """

@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="evomask: %(message)s", level=logging.WARNING)
+    # Computing threads that wait in a busy loop take the cores from the processes that load images: on two cores, a third of
+    # the time. OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if arguments == ["--version"]:
         print(f"evomask {version('evomask')}")
         return 0
@@ -187,36 +190,40 @@ def evaluate(arguments: list[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions:
-    """Draw what a model does to image files.
+    """Draw what a model does to image files, or how a run went.
 
     Attributes:
-        images: image files.
-        encoder: a run, an exported folder, timm:NAME, or untrained:RECIPE; reconstructions need a run.
+        images: image files; none for the pictures of a run, stages and loss.
+        encoder: a run, an exported folder, timm:NAME, or untrained:RECIPE; stages, loss and reconstruction need a run.
         out: the picture to write; its ending says the format, png or pdf.
     """
 
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: tyro.conf.Positional[tuple[Path, ...]] = ()
     encoder: str
     out: Path | None = None
 
 
 def show(arguments: list[str]) -> None:
-    """PICTURE --encoder SPEC IMAGE...: masks, hierarchy, attention or reconstruction of image files."""
+    """PICTURE --encoder SPEC IMAGE...: masks, trees, attention, reconstructions of image files; how a run went."""
     from evomask.figures.style import save
-    from evomask.recipes.show import ENCODER_PICTURES, draw_encoder_picture, draw_reconstruction
+    from evomask.recipes.show import ENCODER_PICTURES, RUN_PICTURES, draw_encoder_picture, draw_reconstruction
 
-    kinds = {name: picture.__doc__ for name, picture in ENCODER_PICTURES.items()}
+    kinds = {name: picture.__doc__ for name, picture in (ENCODER_PICTURES | RUN_PICTURES).items()}
     kinds["reconstruction"] = draw_reconstruction.__doc__
     kind = _choose_first(arguments, kinds, "picture", "evomask show")
     options = _parse(ShowOptions, arguments[1:], f"evomask show {kind}")
-    if not options.images:
+    if kind in RUN_PICTURES and options.images:
+        raise ValueError(f"{kind} takes no image files: it shows the run alone")
+    if kind not in RUN_PICTURES and not options.images:
         raise ValueError("name one or more image files")
     out = options.out or Path(f"{kind}.png")
     if out.suffix not in (".png", ".pdf"):
         raise ValueError(f"--out must end in .png or .pdf, not {out.name!r}")
     if out.exists():
         raise ValueError(f"{out} exists: choose another --out")
-    if kind == "reconstruction":
+    if kind in RUN_PICTURES:
+        figure = RUN_PICTURES[kind](Path(options.encoder))
+    elif kind == "reconstruction":
         figure = draw_reconstruction(Path(options.encoder), options.images)
     else:
         figure = draw_encoder_picture(kind, _load_encoder(options.encoder), options.images)

@@ -133,7 +133,7 @@ def test_a_save_that_is_cut_short_leaves_the_old_file(tmp_path, monkeypatch, hos
     monkeypatch.setattr(snapshot_module, "save_file", half_written)
     with pytest.raises(OSError, match="no space left"):
         save_snapshot(dataclasses.replace(saved, step=80), path)
-    (found,) = load_snapshots(tmp_path)
+    (found,) = load_snapshots(tmp_path, 9)
     assert found.step == 40
 
 
@@ -143,8 +143,9 @@ def test_stages_are_listed_in_the_order_of_training(tmp_path, host, images, nois
         save_snapshot(dataclasses.replace(stage, epoch=epoch, step=2 * epoch), tmp_path / f"epoch_{epoch:04d}.safetensors")
     save_images(tmp_path / "images.safetensors", torch.zeros(2, 3, 24, 32, dtype=torch.uint8), ["a", "b"])
 
-    assert [found.epoch for found in load_snapshots(tmp_path)] == [0, 9_999, 10_000]
-    assert load_snapshots(tmp_path / "missing") == []
+    assert [found.epoch for found in load_snapshots(tmp_path, 9)] == [0, 9_999, 10_000]
+    assert [found.epoch for found in load_snapshots(tmp_path, 2)] == [0, 10_000]
+    assert load_snapshots(tmp_path / "missing", 9) == []
 
 
 def test_images_come_back_with_their_names(tmp_path):

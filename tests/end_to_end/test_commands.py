@@ -129,3 +129,15 @@ def test_pictures_are_drawn_of_image_files(
         assert min(picture.size) > 100
     assert main(command) == 2
     assert "picture.png exists: choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["stages", "loss"])
+def test_pictures_are_drawn_of_a_run(tmp_path: Path, finished_run: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    assert main(["show", kind, "--encoder", str(finished_run), "--out", str(tmp_path / "picture.png")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'picture.png'}\n"
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert min(picture.size) > 100
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_bytes((finished_run / "config.json").read_bytes())
+    assert main(["show", kind, "--encoder", str(tmp_path / "empty"), "--out", str(tmp_path / "other.png")]) == 2
+    assert "evomask resume" in capsys.readouterr().err

@@ -161,8 +161,8 @@ def test_without_folders_there_are_scenes_that_were_not_trained_on() -> None:
     encoder = ColourEncoder()
     encoder.image_size = (32, 40)
     train, val = KnnConfig(scenes=40).sources(encoder)  # type: ignore[arg-type]
-    assert (len(train), len(val)) == (40, 10)
+    assert (len(train), len(val)) == (40, 20)
     assert train.classes == val.classes
     assert train.image(0).shape == (3, 32, 40)
     pictures = {train.image(index).numpy().tobytes() for index in range(40)}
-    assert not any(val.image(index).numpy().tobytes() in pictures for index in range(10))
+    assert not any(val.image(index).numpy().tobytes() in pictures for index in range(20))

@@ -131,9 +131,10 @@ def load_snapshot(path: Path) -> Snapshot:
     )
 
 
-def load_snapshots(folder: Path) -> list[Snapshot]:
-    """All stages in RUN/snapshots, in the order of training; none where the folder is missing or empty."""
-    return sorted(map(load_snapshot, folder.glob("epoch_*.safetensors")), key=lambda snapshot: snapshot.step)
+def load_snapshots(folder: Path, most: int) -> list[Snapshot]:
+    """At most so many stages in RUN/snapshots, spread evenly, in the order of training; none where there are none yet."""
+    stages = sorted(map(load_snapshot, folder.glob("epoch_*.safetensors")), key=lambda snapshot: snapshot.step)
+    return [stages[round(place)] for place in torch.linspace(0, len(stages) - 1, min(most, len(stages))).tolist()]
 
 
 def save_images(path: Path, images: Tensor, names: Sequence[str]) -> None:

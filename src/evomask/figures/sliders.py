@@ -54,13 +54,12 @@ class Stages:
 
 
 def read_stages(folder: Path, mean: Sequence[float], std: Sequence[float]) -> Stages | None:
-    """Read RUN/snapshots; None where there is nothing yet. Of many stages, some that are spread evenly."""
-    snapshots = load_snapshots(folder)
+    """Read RUN/snapshots; None where there is nothing yet."""
+    snapshots = load_snapshots(folder, MOST_STAGES)
     if not snapshots:
         return None
     images, names = load_images(folder / "images.safetensors")
-    chosen = np.linspace(0, len(snapshots) - 1, min(MOST_STAGES, len(snapshots))).round().astype(int)
-    return Stages(images[:MOST_IMAGES], names[:MOST_IMAGES], [snapshots[index] for index in chosen], mean, std)
+    return Stages(images[:MOST_IMAGES], names[:MOST_IMAGES], snapshots, mean, std)
 
 
 def stage_slider(stages: Stages) -> str:

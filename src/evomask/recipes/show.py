@@ -1,4 +1,4 @@
-"""`evomask show`: image files and a model -> one picture."""
+"""`evomask show`: image files and a model, or a run -> one picture."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,9 +7,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from evomask.analysis.snapshot import load_images, load_snapshots
 from evomask.data.decode import UnreadableImage, decode
 from evomask.data.labelled import fit
-from evomask.engine.pretrain import normalise
+from evomask.engine.metrics import read_metrics
+from evomask.engine.pretrain import PretrainConfig, normalise
+from evomask.engine.run import read_run
+from evomask.figures.curves import loss_curve
+from evomask.figures.masks import mask_stages
 from evomask.figures.show import show_attention, show_hierarchy, show_masks, show_reconstruction
 from evomask.models.encoders import Encoder
 from evomask.recipes.launch import load_host
@@ -20,6 +25,40 @@ ENCODER_PICTURES: dict[str, Callable[..., Figure]] = {
     "attention": show_attention,
 }
 """Pictures that an encoder alone is enough for: (encoder, normalised images, images) -> figure."""
+
+
+MOST_STAGES = 6
+
+
+def draw_stages(run: Path) -> Figure:
+    """Masks of the same images of a run's training set at several stages of its training.
+
+    Raises:
+        ValueError: no such run, or it has no snapshot yet.
+    """
+    read_run(run, PretrainConfig)
+    snapshots = load_snapshots(run / "snapshots", MOST_STAGES)
+    if not snapshots:
+        raise ValueError(f"{run} has no snapshot yet: `evomask resume {run}` goes on with it")
+    images, _ = load_images(run / "snapshots" / "images.safetensors")
+    return mask_stages(images, snapshots)
+
+
+def draw_loss(run: Path) -> Figure:
+    """The loss of a run by step.
+
+    Raises:
+        ValueError: no such run, or it has logged nothing yet.
+    """
+    read_run(run, PretrainConfig)
+    metrics = read_metrics(run)
+    if not metrics:
+        raise ValueError(f"{run} has logged no step yet: `evomask resume {run}` goes on with it")
+    return loss_curve(metrics)
+
+
+RUN_PICTURES: dict[str, Callable[[Path], Figure]] = {"stages": draw_stages, "loss": draw_loss}
+"""Pictures of a run, of images that it kept itself."""
 
 
 def draw_encoder_picture(picture: str, encoder: Encoder, paths: Sequence[Path]) -> Figure:

@@ -27,7 +27,7 @@ class KnnConfig:
     Attributes:
         train: a folder with a sub-folder of images for each class: the neighbours. None: the embedded `scenes`.
         val: a folder with the same sub-folders: the images to classify.
-        scenes: training scenes where no folders are given; a quarter as many are classified.
+        scenes: training scenes where no folders are given; half as many are classified.
         k: neighbours that vote.
         temperature: the smaller, the more the nearest count.
         batch_size: images at a time.
@@ -54,7 +54,7 @@ class KnnConfig:
             raise ValueError("give both --train and --val, or neither for the embedded scenes")
         if self.train is None or self.val is None:
             size, channels = encoder.image_size, encoder.in_chans
-            val_count = max(1, self.scenes // 4)
+            val_count = max(1, self.scenes // 2)
             return Scenes(size, self.scenes, channels=channels), Scenes(size, val_count, split="val", channels=channels)
         train, val = (ImageFolder(root, channels=encoder.in_chans) for root in (self.train, self.val))
         if train.classes != val.classes:
