@@ -195,17 +195,19 @@ class ShowOptions:
     Attributes:
         images: image files; none for the pictures of a run, stages and loss.
         encoder: a run, an exported folder, timm:NAME, or untrained:RECIPE; stages, loss and reconstruction need a run.
-        out: the picture to write; its ending says the format, png or pdf.
+        out: the picture to write; its ending says the format, png, webp, svg or pdf. None: PICTURE.png
+        dpi: pixels an inch.
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]] = ()
     encoder: str
     out: Path | None = None
+    dpi: int = 150
 
 
 def show(arguments: list[str]) -> None:
     """PICTURE --encoder SPEC IMAGE...: masks, trees, attention, reconstructions of image files; how a run went."""
-    from evomask.figures.style import save
+    from evomask.figures.style import PICTURE_FORMATS, save
     from evomask.recipes.show import ENCODER_PICTURES, RUN_PICTURES, draw_encoder_picture, draw_reconstruction
 
     kinds = {name: picture.__doc__ for name, picture in (ENCODER_PICTURES | RUN_PICTURES).items()}
@@ -217,8 +219,10 @@ def show(arguments: list[str]) -> None:
     if kind not in RUN_PICTURES and not options.images:
         raise ValueError("name one or more image files")
     out = options.out or Path(f"{kind}.png")
-    if out.suffix not in (".png", ".pdf"):
-        raise ValueError(f"--out must end in .png or .pdf, not {out.name!r}")
+    if out.suffix not in PICTURE_FORMATS:
+        raise ValueError(f"--out must end in one of {' '.join(PICTURE_FORMATS)}, not {out.name!r}")
+    if options.dpi < 10:
+        raise ValueError(f"--dpi must be at least 10, not {options.dpi}")
     if out.exists():
         raise ValueError(f"{out} exists: choose another --out")
     if kind in RUN_PICTURES:
@@ -227,7 +231,7 @@ def show(arguments: list[str]) -> None:
         figure = draw_reconstruction(Path(options.encoder), options.images)
     else:
         figure = draw_encoder_picture(kind, _load_encoder(options.encoder), options.images)
-    save(figure, out)
+    save(figure, out, options.dpi)
     print(out)
 
 

@@ -77,19 +77,16 @@ def provenance() -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    folder = Path(__file__).parent
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=10)
+
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,  # a package that is installed stands in no repository
-            timeout=10,
-        )
+        # A package installed in an environment may lie inside a repository that is another project's.
+        ours = git("ls-files", "--error-unmatch", Path(__file__).name).returncode == 0
+        return git("describe", "--always", "--dirty", "--abbrev=12").stdout.strip() or None if ours else None
     except OSError:  # no git on this machine
         return None
-    return found.stdout.strip() or None
 
 
 def write_atomically(path: Path, text: str) -> None:

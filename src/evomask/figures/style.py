@@ -96,13 +96,6 @@ def to_rgb(images: Tensor) -> np.ndarray:
     return images[:, channels].permute(0, 2, 3, 1).cpu().numpy()
 
 
-def figure_png(figure: Figure, dpi: int = 150) -> bytes:
-    """The figure as a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.05)
-    return buffer.getvalue()
-
-
 def figure_svg(figure: Figure, name: str) -> str:
     """The figure as an <svg> element for a web page: text stays text, colours follow the page's light and dark mode.
 
@@ -125,11 +118,10 @@ def figure_svg(figure: Figure, name: str) -> str:
     return svg
 
 
-def save(figure: Figure, path: Path, dpi: int = 150) -> None:
-    """Write the figure to a file; its suffix says how: .png, .svg, .pdf, .webp.
+PICTURE_FORMATS = (".png", ".webp", ".svg", ".pdf")
 
-    Raises:
-        ValueError: a suffix that matplotlib does not know.
-    """
+
+def save(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """Write the figure to a file; its suffix, one of PICTURE_FORMATS, says how."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi, bbox_inches="tight", pad_inches=0.05)

@@ -27,7 +27,7 @@ ENCODER_PICTURES: dict[str, Callable[..., Figure]] = {
 """Pictures that an encoder alone is enough for: (encoder, normalised images, images) -> figure."""
 
 
-MOST_STAGES = 6
+MOST_STAGES = 7
 
 
 def draw_stages(run: Path) -> Figure:
