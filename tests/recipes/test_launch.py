@@ -109,7 +109,7 @@ def test_the_whole_run_is_the_same_again(tmp_path: Path, whole: Path) -> None:
 
 
 def test_a_finished_run_holds_everything(whole: Path) -> None:
-    names = {path.name for path in whole.iterdir()}
+    names = {path.name for path in whole.iterdir() if path.name != ".lock"}
     assert names == {"config.json", "metrics.jsonl", "checkpoints", "tensorboard", "snapshots", "export", "report.html"}
     assert read_run(whole, PretrainConfig) == CONFIG
     assert [row["step"] for row in read_metrics(whole)] == list(range(STEPS))
