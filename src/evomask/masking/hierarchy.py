@@ -5,6 +5,7 @@ merge, in order of falling similarity, and 2N - 2 is the root. M = 2N - 1 is the
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,10 +15,16 @@ from torch import Tensor
 from evomask.masking.affinity import symmetric_attention
 
 Linkage = Literal["weighted", "average"]
+_COMPILER_IS_THERE = find_spec("numba") is not None
 
 
 class NonFiniteAffinity(ValueError):
     """The affinity holds NaN or infinity, so no pair of patches is the most similar one."""
+
+    def __init__(self):
+        super().__init__(
+            "the affinity holds NaN or infinity, the model has diverged: lower the learning rate or compute in float32"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,10 +140,15 @@ def build_hierarchy(affinity: Tensor, linkage: Linkage = "weighted") -> Hierarch
         raise ValueError(f"affinity must be (images, N, N) with at least 2 patches, not {tuple(affinity.shape)}")
     if linkage not in get_args(Linkage):
         raise ValueError(f"linkage must be one of {', '.join(get_args(Linkage))}, not {linkage!r}")
+    if affinity.device.type == "cpu" and _COMPILER_IS_THERE:
+        from evomask.masking.compiled import build_trees  # not before it is needed: numba takes a second to import
+
+        trees = build_trees(affinity, linkage)
+        if trees is None:
+            raise NonFiniteAffinity
+        return Hierarchy(*trees)
     if not affinity.isfinite().all():
-        raise NonFiniteAffinity(
-            "the affinity holds NaN or infinity, the model has diverged: lower the learning rate or compute in float32"
-        )
+        raise NonFiniteAffinity
     return _number_by_similarity(*_follow_chains(symmetric_attention(affinity.detach().double()), linkage))
 
 
