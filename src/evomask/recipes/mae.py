@@ -21,7 +21,7 @@ def demo() -> PretrainConfig:
             decoder_heads=4,
         ),
         # As many scenes as there is time to draw, rather than fewer several times over: 12 epochs, for the masks to evolve in.
-        data=DataConfig(scenes=4_500, workers=1, crop_scale=(0.7, 1.0)),
+        data=DataConfig(scenes=5_000, workers=1, crop_scale=(0.7, 1.0)),
         optim=OptimConfig(base_lr=16e-3, warmup_epochs=1, clip_grad=1.0),  # the rate itself is an eighth of that
         train=TrainConfig(epochs=12, batch_size=32),
     )
