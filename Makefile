@@ -40,8 +40,8 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	@test -n "$(wildcard benchmarks/*.py)" || { echo "there is no benchmark in benchmarks/" >&2; exit 2; }
-	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
+	$(PIP) --editable '.[bench]'
+	for name in hierarchy overhead step; do $(BIN)/evomask bench $$name || exit 1; done
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -188,6 +188,41 @@ def evaluate(arguments: list[str]) -> None:
     print(path)
 
 
+def bench(arguments: list[str]) -> None:
+    """NAME [--json FILE]: how long it takes, beside what it is compared with."""
+    from rich.console import Console
+
+    from evomask.benchmarks import BENCHMARKS
+    from evomask.benchmarks.comparison import as_rows, circumstances
+
+    name = _choose_first(arguments, {name: run.__doc__ for name, (_, run) in BENCHMARKS.items()}, "benchmark", "evomask bench")
+    config_type, run_benchmark = BENCHMARKS[name]
+
+    @dataclass(frozen=True, kw_only=True)
+    class BenchOptions:
+        """Compare times.
+
+        Attributes:
+            json: a file to write the rows to.
+            config: the benchmark.
+        """
+
+        json: Path | None = None
+        config: Annotated[config_type, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+
+    options = _parse(BenchOptions, arguments[1:], f"evomask bench {name}")
+    if options.json is not None and options.json.exists():
+        raise ValueError(f"{options.json} exists: choose another --json")
+    comparisons = run_benchmark(options.config)
+    for comparison in comparisons:
+        Console().print(comparison.table())
+    found = circumstances(("evomask", "torch", "timm", "numba", "scipy", "fastcluster", "transformers", "lightly"))
+    print(json.dumps(found))
+    if options.json is not None:
+        record = {"benchmark": name, "rows": as_rows(comparisons)} | found
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions:
     """Draw what a model does to image files, or how a run went.
@@ -246,7 +281,7 @@ def _load_encoder(spec: str) -> "Encoder":
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (demo, pretrain, resume, evaluate, show, export, report)
+    command.__name__: command for command in (demo, pretrain, resume, evaluate, show, export, report, bench)
 }
 
 

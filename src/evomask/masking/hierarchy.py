@@ -141,7 +141,7 @@ def build_hierarchy(affinity: Tensor, linkage: Linkage = "weighted") -> Hierarch
     if linkage not in get_args(Linkage):
         raise ValueError(f"linkage must be one of {', '.join(get_args(Linkage))}, not {linkage!r}")
     if affinity.device.type == "cpu" and _COMPILER_IS_THERE:
-        from evomask.masking.compiled import build_trees  # not before it is needed: numba takes a second to import
+        from evomask.masking.kernels.cpu import build_trees  # not before it is needed: numba takes a second to import
 
         trees = build_trees(affinity, linkage)
         if trees is None:
@@ -149,10 +149,10 @@ def build_hierarchy(affinity: Tensor, linkage: Linkage = "weighted") -> Hierarch
         return Hierarchy(*trees)
     if not affinity.isfinite().all():
         raise NonFiniteAffinity
-    return _number_by_similarity(*_follow_chains(symmetric_attention(affinity.detach().double()), linkage))
+    return number_by_similarity(*follow_chains(symmetric_attention(affinity.detach().double()), linkage))
 
 
-def _follow_chains(similarity_BNN: Tensor, linkage: Linkage) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def follow_chains(similarity_BNN: Tensor, linkage: Linkage) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The merges in the order in which the chains find them: both nodes (B, N - 1, 2), similarity, level and size (B, N - 1).
 
     A cluster lives in the slot (row and column) of one of its patches. Every node but the root enters the chain once and
@@ -220,7 +220,7 @@ def _follow_chains(similarity_BNN: Tensor, linkage: Linkage) -> tuple[Tensor, Te
     return pair_BK2[:, :-1], similarity_BK[:, :-1], level_BK[:, :-1], size_BK[:, :-1]
 
 
-def _number_by_similarity(pair_BK2: Tensor, similarity_BK: Tensor, level_BK: Tensor, size_BK: Tensor) -> Hierarchy:
+def number_by_similarity(pair_BK2: Tensor, similarity_BK: Tensor, level_BK: Tensor, size_BK: Tensor) -> Hierarchy:
     """Number the merges by falling similarity, the order of the greedy loop. Equal ones stay as found: children first."""
     batch, merges = similarity_BK.shape
     patches = merges + 1

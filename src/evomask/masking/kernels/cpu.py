@@ -16,7 +16,7 @@ from torch import Tensor
 
 _LEAST, _LARGEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _ALL_BUT_SIGN, _SIGN_BIT = np.int64(_LARGEST), np.int64(63)
-_WIDTH = 16  # rows are padded to a multiple of it, so that vector loops have no remainder
+_WIDTH = 16  # numbers that the vector loops take at a time
 
 
 def build_trees(affinity_BNN: Tensor, linkage: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
@@ -32,7 +32,9 @@ def build_trees(affinity_BNN: Tensor, linkage: str) -> tuple[Tensor, Tensor, Ten
     bounds = [part * batch // parts for part in range(parts + 1)]
 
     def build(first: int, end: int) -> bool:
-        matrix = np.full((patches, -(-patches // _WIDTH) * _WIDTH), -np.inf)
+        # Rows are padded: vector loops have no remainder, and an odd number of such steps from row to row keeps a column's
+        # numbers out of each other's places in the cache, as steps of 2^k bytes do not.
+        matrix = np.full((patches, (-(-patches // _WIDTH) | 1) * _WIDTH), -np.inf)
         return _build(affinity, first, end, linkage == "average", matrix, matrix.view(np.int64), *trees)
 
     finite = [build(0, batch)] if parts == 1 else list(_threads(parts).map(build, bounds[:-1], bounds[1:]))
@@ -66,7 +68,7 @@ def _build(
     children_BK2: np.ndarray,
     similarity_BK: np.ndarray,
 ) -> bool:
-    """The trees of images `first` to `end`, as `hierarchy._follow_chains` finds them; False where one is not finite.
+    """The trees of images `first` to `end`, as `hierarchy.follow_chains` finds them; False where one is not finite.
 
     `similarity` (N, padded N) is room to work in, and `bits` the same memory. `level_BM` and `size_BM` come filled with ones.
     """
@@ -163,7 +165,7 @@ def _number(
     children: np.ndarray,
     similarity: np.ndarray,
 ) -> None:
-    """What `hierarchy._number_by_similarity` does, for one image."""
+    """What `hierarchy.number_by_similarity` does, for one image."""
     patches = len(found) + 1
     order = np.argsort(-found, kind="mergesort")  # a stable one: equal merges stay as found
     number = np.arange(2 * patches - 1)

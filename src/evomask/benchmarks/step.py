@@ -1,0 +1,119 @@
+"""A training step of MAE with random masks: evomask against transformers and lightly, same sizes, precision and batch."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from evomask.benchmarks.comparison import Comparison, compare
+from evomask.benchmarks.overhead import ModelConfig, update
+from evomask.engine import distributed
+from evomask.engine.loop import use_bfloat16
+from evomask.engine.optim import OptimConfig, build_adamw
+from evomask.engine.pretrain import DataConfig, PretrainStep, normalise
+from evomask.masking import RandomMasking
+from evomask.models.vit import build_vit
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig(ModelConfig):
+    """A step of MAE: forward, backward, clipping, AdamW. The same fused AdamW serves all."""
+
+
+def compare_steps(config: StepConfig) -> list[Comparison]:
+    """One table, in milliseconds a step. Peers get images that are normalised already, in their favour."""
+    device = distributed.pick_device(config.device)
+    torch.manual_seed(0)
+    host, data = config.host_config().build(), DataConfig()
+    batch = config.batch(device, host.grid[0] * host.grid[1])
+    images = normalise(batch[0], data.mean, data.std)
+    ours = PretrainStep(host, RandomMasking(), data.mean, data.std)
+    models: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {"evomask": (host, lambda: ours(batch, 0.0).loss)}
+    transformers_mae, lightly_mae = _transformers_mae(config), _lightly_mae(config)
+    models["transformers"] = (transformers_mae, lambda: transformers_mae(images).loss)
+    models["lightly"] = (lightly_mae, lambda: lightly_mae(images))
+
+    def candidate(model: nn.Module, loss_of: Callable[[], Tensor]) -> Callable[[], None]:
+        model.to(device).train()
+        optimizer = build_adamw(model, OptimConfig())
+
+        def step() -> None:
+            with config.autocast(device):
+                loss = loss_of()
+            update(loss, model, optimizer)
+
+        return step
+
+    candidates = {name: candidate(*model) for name, model in models.items()}
+    title = (
+        f"{config.vit}, {config.batch_size} images, {'bfloat16' if use_bfloat16(config.precision, device) else 'float32'}, ms"
+    )
+    return [compare(title, candidates, device, config.turns)]
+
+
+def _transformers_mae(config: StepConfig) -> nn.Module:
+    try:
+        from transformers import ViTMAEConfig, ViTMAEForPreTraining
+    except ImportError as error:
+        raise ValueError("transformers is what a step is compared with: pip install 'evomask[bench]'") from error
+    sizes = config.host_config()
+    vit = build_vit(sizes.encoder)
+    return ViTMAEForPreTraining(
+        ViTMAEConfig(
+            hidden_size=vit.embed_dim,
+            num_hidden_layers=len(vit.blocks),
+            num_attention_heads=vit.blocks[0].attn.num_heads,  # pyright: ignore
+            intermediate_size=4 * vit.embed_dim,
+            patch_size=vit.patch_embed.patch_size[0],
+            decoder_hidden_size=sizes.decoder_width,
+            decoder_num_hidden_layers=sizes.decoder_depth,
+            decoder_num_attention_heads=sizes.decoder_heads,
+            decoder_intermediate_size=4 * sizes.decoder_width,
+            mask_ratio=0.75,
+            norm_pix_loss=True,
+        )
+    )
+
+
+def _lightly_mae(config: StepConfig) -> nn.Module:
+    """MAE put together of lightly's modules as its documentation does."""
+    try:
+        from lightly.models import utils
+        from lightly.models.modules import MAEDecoderTIMM, MaskedVisionTransformerTIMM
+    except ImportError as error:
+        raise ValueError("lightly is what a step is compared with: pip install 'evomask[bench]'") from error
+
+    class LightlyMAE(nn.Module):
+        def __init__(self):
+            super().__init__()
+            vit = build_vit(config.host_config().encoder)
+            self.patch_size = vit.patch_embed.patch_size[0]
+            self.backbone = MaskedVisionTransformerTIMM(vit=vit)
+            sizes = config.host_config()
+            self.decoder = MAEDecoderTIMM(
+                num_patches=vit.patch_embed.num_patches,
+                patch_size=self.patch_size,
+                embed_dim=vit.embed_dim,
+                decoder_embed_dim=sizes.decoder_width,
+                decoder_depth=sizes.decoder_depth,
+                decoder_num_heads=sizes.decoder_heads,
+                mlp_ratio=4.0,
+                proj_drop_rate=0.0,
+                attn_drop_rate=0.0,
+            )
+
+        def forward(self, images: Tensor) -> Tensor:
+            size = (len(images), self.backbone.sequence_length)
+            keep, hidden = utils.random_token_mask(size=size, mask_ratio=0.75, device=images.device)
+            encoded = self.decoder.embed(self.backbone.encode(images=images, idx_keep=keep))
+            tokens = utils.repeat_token(self.decoder.mask_token, size)
+            tokens = utils.set_at_index(tokens, keep, encoded.type_as(tokens))
+            predicted = self.decoder.predict(utils.get_at_index(self.decoder.decode(tokens), hidden))
+            patches = utils.patchify(images, self.patch_size)
+            return nn.functional.mse_loss(predicted, utils.get_at_index(patches, hidden - 1))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # lightly is about to rename its decoder
+        return LightlyMAE()
