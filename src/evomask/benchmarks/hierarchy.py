@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from math import isqrt
 
@@ -61,19 +63,21 @@ def compare_hierarchies(config: HierarchyConfig) -> list[Comparison]:
         images = max(2, min(config.images, config.images * 196**2 // patches**2))
         affinity = attention_of_scenes(isqrt(patches), images, device)
         distances = [_condensed_distance(matrix) for matrix in affinity.double().cpu().numpy()]
-        candidates = {
+        processes = _Processes(fastcluster.linkage, distances)
+        candidates: dict[str, Callable[[], object]] = {
             "evomask": lambda a=affinity: build_hierarchy(a),
             "fastcluster, one thread": lambda d=distances: [fastcluster.linkage(one, "weighted") for one in d],
             "scipy, one thread": lambda d=distances: [linkage(one, "weighted") for one in d],
         }
         if device.type == "cpu":
             candidates["evomask, one thread"] = lambda a=affinity: _with_threads(1, a)
-            candidates["fastcluster, all cores"] = lambda d=distances: _in_processes(fastcluster.linkage, d)
+            candidates["fastcluster, all cores"] = processes
         candidates["evomask's reference in torch"] = lambda a=affinity: reference_trees(a)
         if patches <= GREEDY_PATCHES:
             candidates["greedy loop in torch"] = lambda a=affinity: greedy_merges(a)
         title = f"{patches} patches, {images} images, ms an image"
-        comparisons.append(compare(title, candidates, device, config.turns, units=images))
+        with closing(processes):
+            comparisons.append(compare(title, candidates, device, config.turns, units=images))
     return comparisons
 
 
@@ -130,17 +134,27 @@ def _condensed_distance(similarity_NN: np.ndarray) -> np.ndarray:
     return (similarity_NN.max() - similarity_NN)[np.triu_indices(len(similarity_NN), 1)]
 
 
-def _in_processes(function, distances: list[np.ndarray]) -> None:
-    """A share of the matrices a core, in forked processes that have them already: nothing is sent but the end."""
+class _Processes:
+    """One forked process a core, which has the matrices already when the clock starts: nothing is sent but the end."""
 
-    def work(share: list[np.ndarray]) -> None:
-        for one in share:
-            function(one, "weighted")
+    def __init__(self, cluster: Callable[[np.ndarray, str], object], distances: list[np.ndarray]):
+        self._cores = os.cpu_count() or 1
+        fork = multiprocessing.get_context("fork")
+        self._pool = fork.Pool(self._cores, initializer=_WORK.append, initargs=((cluster, distances),))
 
-    cores = os.cpu_count() or 1
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=work, args=(distances[core::cores],)) for core in range(cores)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    def __call__(self) -> None:
+        self._pool.map(_cluster_share, [(core, self._cores) for core in range(self._cores)], chunksize=1)
+
+    def close(self) -> None:
+        self._pool.terminate()
+
+
+_WORK: list[tuple[Callable[[np.ndarray, str], object], list[np.ndarray]]] = []
+"""What a forked process is to do; empty in the process that compares."""
+
+
+def _cluster_share(share: tuple[int, int]) -> None:
+    first, step = share
+    cluster, distances = _WORK[-1]
+    for one in distances[first::step]:
+        cluster(one, "weighted")
