@@ -160,6 +160,65 @@ def test_it_learns(tmp_path: Path) -> None:
     assert np.mean(losses[-4:]) < 0.3 * np.mean(losses[:4])
 
 
+@pytest.mark.parametrize("strategy", ["evolved", "random"])
+def test_masks_of_one_tree_are_trained_on_like_images_of_their_own(strategy: str) -> None:
+    config = config_of(masking=MaskingConfig(strategy=strategy))
+    host = build_host(replace(config, host=replace(HOST, encoder=replace(ENCODER, drop_path=0.0))))
+    step = PretrainStep(host, config.masking.build(), config.data.mean, config.data.std)
+    images, noise = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.rand(4, 3 * 16)
+    together = step((images, noise, torch.arange(4)), 0.5)
+    one_by_one = step((images.repeat_interleave(3, dim=0), noise.view(12, 16), torch.arange(12)), 0.5)
+    torch.testing.assert_close(together.loss, one_by_one.loss, atol=1e-6, rtol=0)
+    assert together.metrics() == one_by_one.metrics()
+
+
+def test_masks_of_one_tree_fill_the_batch_and_lengthen_the_epoch(tmp_path: Path) -> None:
+    config = config_of(masking=MaskingConfig(masks_per_tree=4))
+    task = pretraining_task(config, build_host(config))
+    images, noise, _ = next(iter(task.batches(range(1))))
+    assert images.shape[0] == 2
+    assert noise.shape == (2, 4 * 16)
+    assert task.steps_per_epoch == 32 / 2
+    losses_of(replace(config, train=replace(config.train, epochs=1)), tmp_path / "run")
+    assert len(read_metrics(tmp_path / "run")) == 16
+
+
+def test_masks_of_one_tree_that_do_not_divide_the_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="masks-per-tree 3 does not divide a batch of 8 masks"):
+        config_of(masking=MaskingConfig(masks_per_tree=3))
+    with pytest.raises(ValueError, match="masks-per-tree must be at least 1, not 0"):
+        MaskingConfig(masks_per_tree=0)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler looks at it for its own purposes
+def test_a_compiled_host_trains_the_same_and_keeps_its_names() -> None:
+    config = config_of(host=replace(HOST, encoder=replace(ENCODER, drop_path=0.0), scan_stride=2))
+    plain, compiled = build_host(config), build_host(config)
+    compiled.compile(backend="aot_eager", fullgraph=True)  # no code is generated, and what cannot be traced is an error
+    batch = (torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.rand(4, 16), torch.arange(4))
+    losses = []
+    for host in (plain, compiled):
+        result = PretrainStep(host, EvolvedMasking(), config.data.mean, config.data.std)(batch, 0.5)
+        result.loss.backward()
+        losses.append(result.loss.detach())
+    torch.testing.assert_close(losses[1], losses[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        {name: parameter.grad for name, parameter in compiled.named_parameters() if parameter.requires_grad},
+        {name: parameter.grad for name, parameter in plain.named_parameters() if parameter.requires_grad},
+        atol=1e-5,
+        rtol=0,
+    )
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("on", True), ("off", False), ("auto", False)])
+def test_blocks_are_compiled_where_asked_for_and_not_on_a_cpu_by_itself(choice: Any, expected: bool) -> None:
+    config = config_of()
+    host = build_host(config)
+    pretraining_task(replace(config, train=replace(config.train, compile=choice)), host)
+    assert [block._compiled_call_impl is not None for block in host.encoder.blocks] == [expected] * 2
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -199,6 +199,16 @@ def test_the_tree_is_that_of_the_affinity_asked_for(affinity):
     assert torch.equal(_cut_tree(mask)[0].children, expected.children)
 
 
+def test_fewer_trees_than_masks_serve_rows_that_follow_each_other():
+    noise, attention = _noise(6, 30), _attention(2, 30)
+    shared = EvolvedMasking()(noise, (5, 6), 0.5, attention)
+    one_by_one = EvolvedMasking()(noise, (5, 6), 0.5, attention.repeat_interleave(3, dim=0))
+    assert torch.equal(shared.masked, one_by_one.masked)
+    assert not torch.equal(shared.masked[0], shared.masked[1]), "masks of one tree differ by their noise"
+    assert torch.equal(_cut_tree(shared)[0].children, _cut_tree(one_by_one)[0].children)
+    assert len(shared.masked) == len(_cut_tree(shared)[0].height) == 6
+
+
 @pytest.mark.parametrize("affinity", AFFINITIES)
 def test_autocast_around_it_changes_nothing(affinity):
     noise, attention = _noise(4, 64), _attention(4, 64)
@@ -232,7 +242,7 @@ def test_an_affinity_that_is_missing_or_of_another_shape_is_refused():
     noise = _noise(2, 12)
     with pytest.raises(ValueError, match=r"need the attention between patches, an affinity of \(2, 12, 12\), but got none"):
         EvolvedMasking()(noise, (3, 4), 0.5)
-    for shape in ((2, 13, 13), (1, 12, 12), (12, 12)):
+    for shape in ((2, 13, 13), (4, 12, 12), (0, 12, 12), (12, 12)):
         with pytest.raises(ValueError, match=r"an affinity of \(2, 12, 12\), but got one of \("):
             EvolvedMasking()(noise, (3, 4), 0.5, torch.rand(shape))
     with pytest.raises(ValueError, match=r"noise must be \(images, 4 \* 4 = 16\), not \(2, 12\)"):

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from evomask.masking import Mask, RandomMasking
-from evomask.models.mae import MAE, MAEConfig
+from evomask.models.mae import MAE, MAEConfig, QueriedBlock
 from evomask.models.vit import ViTConfig, build_vit, sincos_positions
 
 ROWS, COLUMNS, PATCH = 3, 5, 8
@@ -82,7 +82,7 @@ def test_shapes_and_a_gradient_for_every_trainable_parameter(vit):
     assert host.grid == (ROWS, COLUMNS)
     assert tokens.shape == (2, PATCHES, 48)
     assert host.forward_encoder(tokens, mask).shape == (2, prefix + PATCHES - 11, 48)  # int(15 * 0.75) = 11 are hidden
-    assert output.prediction.shape == (2, PATCHES, PATCH * PATCH * config.in_chans)
+    assert output.prediction.shape == (2, 11, PATCH * PATCH * config.in_chans)
     assert output.loss.shape == ()
 
     output.loss.backward()
@@ -138,20 +138,27 @@ def test_loss_by_hand(normalise_pixels):
     prediction = host(images, host.embed(images), mask).prediction.detach()
     errors = []
     for image, predicted, masked in zip(images.double(), prediction.double(), mask.masked, strict=True):
-        for patch in masked.nonzero().flatten().tolist():
+        for number, patch in enumerate(masked.nonzero().flatten().tolist()):
             pixels = image[:, *corner(patch)]
             if normalise_pixels:
                 pixels = (pixels - pixels.mean()) / (pixels.var() + 1e-6).sqrt()
-            errors.append((predicted[patch].view(PATCH, PATCH, 3) - pixels.permute(1, 2, 0)).square().mean())
+            errors.append((predicted[number].view(PATCH, PATCH, 3) - pixels.permute(1, 2, 0)).square().mean())
     assert len(errors) == 2 * 11
     expected = torch.stack(errors).mean().float()
     torch.testing.assert_close(host.forward_loss(images, prediction, mask), expected, atol=1e-6, rtol=0)
 
 
+class AllPlaces(nn.Module):
+    """In place of a decoder's last block: passes on what stands at every place."""
+
+    def forward(self, x, asked):
+        return x[:, 3:]
+
+
 def test_decoder_puts_every_visible_patch_in_its_place():
     # With no blocks and a head that passes on, what the decoder gives at a place is what stands there.
     host = build(registers=2)
-    host.decoder_blocks, host.decoder_norm, host.decoder_head = nn.Sequential(), nn.Identity(), nn.Identity()
+    host.decoder_blocks, host.decoder_norm, host.decoder_head = nn.Sequential(AllPlaces()), nn.Identity(), nn.Identity()
     host.decoder_embed = nn.Identity()
     mask = random_mask()
     numbers = torch.arange(2 * PATCHES, dtype=torch.float32).view(2, PATCHES, 1).expand(-1, -1, 32)
@@ -162,6 +169,15 @@ def test_decoder_puts_every_visible_patch_in_its_place():
         placed = host.forward_decoder(latent, mask) - sincos_positions((ROWS, COLUMNS), 32)
     expected = numbers.masked_fill(mask.masked.unsqueeze(-1), -2)
     torch.testing.assert_close(placed, expected, atol=1e-5, rtol=0)
+
+
+def test_queried_block_gives_what_the_whole_block_gives_at_the_places_asked_for():
+    torch.manual_seed(0)
+    whole, queried = Block(32, 4, qkv_bias=True), QueriedBlock(32, 4, qkv_bias=True)
+    queried.load_state_dict(whole.state_dict())
+    x, asked = torch.randn(3, 9, 32), torch.tensor([[8, 0, 4], [1, 2, 3], [5, 5, 7]])
+    expected = whole(x)[torch.arange(3).unsqueeze(1), asked]
+    torch.testing.assert_close(queried(x, asked), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("counted", [PATCHES + 1, PATCHES - 1])
@@ -195,7 +211,7 @@ def test_reconstruction_keeps_visible_pixels_and_shows_the_prediction_elsewhere(
         if patch not in (1, 9):
             assert torch.equal(shown, true)
             continue
-        expected = predicted[0, patch].view(PATCH, PATCH, 3).permute(2, 0, 1)
+        expected = predicted[0, (1, 9).index(patch)].view(PATCH, PATCH, 3).permute(2, 0, 1)
         if normalise_pixels:
             expected = expected * true.std() + true.mean()
         torch.testing.assert_close(shown, expected, atol=1e-4, rtol=0)

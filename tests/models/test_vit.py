@@ -9,6 +9,7 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from evomask.models.vit import (
     ViTConfig,
@@ -118,14 +119,35 @@ def test_tap_equals_the_softmax_of_a_plain_forward_pass(variant):
 
 def test_tap_runs_nothing_after_the_queries_and_keys_of_the_last_block():
     encoder = small()()
+    images = random_images(encoder)
+    tokens = embed_patches(encoder, images)
+    batch, width, length = len(images), encoder.embed_dim, tokens.shape[1] + encoder.num_prefix_tokens
+    with FlopCounterMode(display=False) as counter:
+        mean_patch_attention(encoder, tokens, blocks=2)
+    scores, linear = length * length * width, length * width * width
+    whole_block = 3 * linear + 2 * scores + linear + 8 * linear  # query, key, value; scores, mixing; projection; mlp
+    assert counter.get_total_flops() == 2 * batch * (whole_block + 2 * linear + scores)
+
+
+@pytest.mark.parametrize("image_size", [(32, 48), (40, 24)])
+def test_scan_of_every_other_patch_keeps_what_it_saw_and_fills_in_linearly(image_size):
+    encoder = small(image_size=image_size)()
+    rows, columns = encoder.patch_embed.grid_size
     tokens = embed_patches(encoder, random_images(encoder))
-    ran: list[str] = []
-    for number, block in enumerate(encoder.blocks):
-        for part in (block.attn.qkv, block.attn.proj, block.mlp):
-            name = f"{number} {type(part).__name__} {len(next(part.parameters()))}"
-            part.register_forward_hook(lambda *_, name=name: ran.append(name))
-    mean_patch_attention(encoder, tokens, blocks=2)
-    assert ran == ["0 Linear 144", "0 Linear 48", "0 Mlp 192", "1 Linear 144"]
+    seen = torch.arange(rows * columns).view(rows, columns)[::2, ::2].flatten()
+    with torch.no_grad():
+        maps = list(attention_maps(encoder, tokens[:, seen], blocks=2))
+    prefix = encoder.num_prefix_tokens
+    coarse = torch.stack(maps).mean(dim=(0, 2))[:, prefix:, prefix:]
+    full = mean_patch_attention(encoder, tokens, blocks=2, stride=2)
+
+    assert full.shape == (2, rows * columns, rows * columns)
+    torch.testing.assert_close(full[:, seen][:, :, seen], coarse, atol=1e-6, rtol=0)
+    # The patch between the first two of a row, seen from patch 0: half of each.
+    torch.testing.assert_close(full[:, 0, 1], (full[:, 0, 0] + full[:, 0, 2]) / 2, atol=1e-6, rtol=0)
+    # Beyond the last patch that was seen there is nothing to interpolate with.
+    if columns % 2 == 0:
+        torch.testing.assert_close(full[:, 0, columns - 1], full[:, 0, columns - 2], atol=1e-6, rtol=0)
 
 
 def test_mean_attention_is_float32_without_gradient_and_takes_what_blocks_there_are():

@@ -31,11 +31,12 @@ class TrainConfig:
 
     Attributes:
         epochs: passes over the data, T.
-        batch_size: images a step, over all processes and micro-batches.
+        batch_size: images, or masks of images, a step, over all processes and micro-batches.
         micro_batches: in how many parts, one after the other, a process takes its share of a batch, to save memory.
         seed: of the weights, the order of the images, crops and masks.
         precision: "bfloat16" autocasts; "auto" does so on a GPU that has it, and not on a CPU.
         device: "auto", "cpu", "cuda", "cuda:1".
+        compile: whether blocks are compiled by torch.compile; "auto" does so on a GPU, where it pays.
         log_every: steps between two rows of the log.
         save_minutes: minutes between two checkpoints; 0 saves after every step. There is one at the end and on a signal.
         keep: how many of the newest checkpoints are kept.
@@ -48,6 +49,7 @@ class TrainConfig:
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
     log_every: int = 10
     save_minutes: float = 5.0
     keep: int = 2

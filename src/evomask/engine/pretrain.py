@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +34,8 @@ class MaskingConfig:
         depth: evolved: hold the depth at this share of the height (0.2 shallow, 0.8 deep) instead of letting it grow.
         min_block: block: least area of a rectangle in patches.
         cell: cells: patches along the side of a cell.
+        masks_per_tree: so many masks an image, which share its crop, its embedding and its tree. A batch of 256 masks then has
+            256 / masks_per_tree images, and an epoch as many more steps.
     """
 
     strategy: str = "evolved"
@@ -43,10 +45,13 @@ class MaskingConfig:
     depth: float | None = None
     min_block: int = 16
     cell: int = 2
+    masks_per_tree: int = 1
 
     def __post_init__(self):
         if self.strategy not in STRATEGIES:
             raise ValueError(f"--masking.strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}")
+        if self.masks_per_tree < 1:
+            raise ValueError(f"--masking.masks-per-tree must be at least 1, not {self.masks_per_tree}")
         self.build()  # so that what does not fit is said before anything is made
 
     def build(self) -> MaskingStrategy:
@@ -99,13 +104,21 @@ class PretrainConfig:
         channels = self.host.encoder.in_chans
         if len(self.data.mean) != channels or len(self.data.std) != channels:
             raise ValueError(f"--data.mean and --data.std need one number for each of {channels} channels")
+        if self.train.batch_size % self.masking.masks_per_tree:
+            masks, batch = self.masking.masks_per_tree, self.train.batch_size
+            raise ValueError(f"--masking.masks-per-tree {masks} does not divide a batch of {batch} masks")
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(B, C, H, W) uint8 -> float32: brought to [0, 1], less the mean, over the standard deviation, channel by channel."""
-    mean_C11 = torch.tensor(mean, device=images.device).view(-1, 1, 1)
-    std_C11 = torch.tensor(std, device=images.device).view(-1, 1, 1)
+    mean_C11, std_C11 = (_per_channel(tuple(values), images.device) for values in (mean, std))
     return (images.float() / 255 - mean_C11) / std_C11
+
+
+@cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    # Kept, since a copy to a GPU makes the CPU wait for all that the GPU has still to do.
+    return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,7 @@ class PretrainStep:
         host, device = self.host, next(self.host.parameters()).device
         images_uint8, noise, _ = (tensor.to(device, non_blocking=True) for tensor in batch)
         images = normalise(images_uint8, self.mean, self.std)
+        noise = noise.view(-1, host.grid[0] * host.grid[1])  # a row for each of an image's masks
 
         tokens = host.embed(images)
         affinity = host.affinity(tokens.detach()) if self.masking.needs_affinity else None
@@ -129,6 +143,10 @@ class PretrainStep:
             mask = self.masking(noise, grid=host.grid, progress=progress, affinity=affinity)
         except NonFiniteAffinity:
             return StepResult(tokens.sum() * torch.nan)
+        del affinity  # room for the training pass
+        masks_per_image = len(noise) // len(images)
+        if masks_per_image > 1:
+            images, tokens = (each.repeat_interleave(masks_per_image, dim=0) for each in (images, tokens))
         loss = host(images, tokens, mask).loss
         return StepResult(loss, partial(mask_metrics, mask))
 
@@ -173,7 +191,7 @@ def pretraining_task(config: PretrainConfig, host: MAE) -> Task:
         source,
         vit.image_size,
         channels=vit.in_chans,
-        patches=rows * columns,
+        patches=config.masking.masks_per_tree * rows * columns,
         seed=settings.seed,
         scale=config.data.crop_scale,
         flip=config.data.flip,
@@ -182,7 +200,7 @@ def pretraining_task(config: PretrainConfig, host: MAE) -> Task:
     def sampler(steps: range) -> StepSampler:
         return StepSampler(
             len(source),
-            settings.batch_size,
+            settings.batch_size // config.masking.masks_per_tree,
             settings.seed,
             steps,
             rank=distributed.rank(),
@@ -192,6 +210,8 @@ def pretraining_task(config: PretrainConfig, host: MAE) -> Task:
 
     device = distributed.pick_device(settings.device)
     host.to(device)
+    if settings.compile == "on" or (settings.compile == "auto" and device.type == "cuda"):
+        host.compile()
     steps_per_epoch = sampler(range(0)).steps_per_epoch
     return Task(
         model=host,

@@ -63,19 +63,21 @@ class EvolvedMasking:
             noise: (B, N) float, uniform in [0, 1).
             grid: rows and columns of patches, H x W = N.
             progress: the share of training that is over, t / T in [0, 1).
-            affinity: (B, N, N) float, the mean attention between patches (row: query, column: key).
+            affinity: (B, N, N) float, the mean attention between patches (row: query, column: key). With B / k of them every
+                tree serves k masks, those of k rows of noise that follow each other.
 
         Raises:
             ValueError: affinity is missing or does not fit the grid.
             NonFiniteAffinity: affinity holds NaN or infinity.
         """
         count = masked_count(noise, grid, self.ratio)
-        expected = (*noise.shape, noise.shape[1])
-        if affinity is None or affinity.shape != expected:
+        images, patches = noise.shape
+        if affinity is None or affinity.shape[1:] != (patches, patches) or not len(affinity) or images % len(affinity):
             given = "none" if affinity is None else f"one of {tuple(affinity.shape)}"
+            expected = (images, patches, patches)
             raise ValueError(f"evolved masks need the attention between patches, an affinity of {expected}, but got {given}")
-        # In float64, as `build_hierarchy` itself: fewer ties, and autocast leaves it alone.
-        hierarchy = build_hierarchy(AFFINITIES[self.affinity](affinity.detach().double()), self.linkage)
+        hierarchy = build_hierarchy(AFFINITIES[self.affinity](affinity.detach()), self.linkage)
+        hierarchy = hierarchy.repeat_interleave(images // len(affinity))
         depth_B = masking_depth(hierarchy.height, progress if self.depth is None else self.depth)
         score_BN = _group_by_group(hierarchy, depth_B, noise)
         return Mask.highest(score_BN, count, hierarchy=hierarchy, depth=depth_B)

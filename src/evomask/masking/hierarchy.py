@@ -4,7 +4,7 @@ Nodes of an image with N patches are numbered as scipy numbers them: 0 .. N - 1 
 merge, in order of falling similarity, and 2N - 2 is the root. M = 2N - 1 is the number of nodes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -98,6 +98,12 @@ class Hierarchy:
             shift_BM = shift_BM + shift_BM.gather(1, ancestor_BM)
             ancestor_BM = ancestor_BM.gather(1, ancestor_BM)
         return shift_BM[:, : self.patches]
+
+    def repeat_interleave(self, times: int) -> "Hierarchy":
+        """Every image's tree so many times, one after the other."""
+        if times == 1:
+            return self
+        return Hierarchy(*(getattr(self, field.name).repeat_interleave(times, dim=0) for field in fields(self)))
 
     def linkage(self, image: int) -> np.ndarray:
         """Image `image` as a scipy linkage matrix, for `dendrogram()`, `fcluster()` and the like.

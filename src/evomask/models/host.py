@@ -14,7 +14,8 @@ class HostOutput:
 
     Attributes:
         loss: scalar, over masked patches only.
-        prediction: (B, N, ...) what the host predicts for every patch: pixels, or logits over visual tokens.
+        prediction: (B, N - K, ...) what the host predicts for the hidden patches, in their order: pixels, or logits over visual
+            tokens.
     """
 
     loss: Tensor

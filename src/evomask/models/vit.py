@@ -10,6 +10,7 @@ from timm.layers.attention import Attention
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,13 +155,13 @@ def with_prefix(encoder: VisionTransformer, tokens_BND: Tensor) -> Tensor:
 
 
 def attention_maps(encoder: VisionTransformer, tokens_BND: Tensor, blocks: int) -> Iterator[Tensor]:
-    """Yield the softmax attention of the first `blocks` blocks, all patches visible, one block at a time.
+    """Yield the softmax attention of the first `blocks` blocks, one block at a time.
 
     Stochastic depth and dropout in attention are left out. Nothing after the queries and keys of the last block is run.
 
     Args:
         encoder: a plain ViT, see `check_plain_vit`.
-        tokens_BND: all patches, from `embed_patches`.
+        tokens_BND: all patches, from `embed_patches`, or some of them.
         blocks: how many blocks; a ViT that has fewer gives all it has.
 
     Yields:
@@ -168,31 +169,63 @@ def attention_maps(encoder: VisionTransformer, tokens_BND: Tensor, blocks: int) 
     """
     x_BLD = with_prefix(encoder, tokens_BND)
     tapped: Any = encoder.blocks[:blocks]
-    for number, block in enumerate(tapped, start=1):
+    for block in tapped[:-1]:
         attention = block.attn
-        qkv = attention.qkv(block.norm1(x_BLD)).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)
-        query, key = attention.q_norm(query), attention.k_norm(key)
-        attention_BHLL = (query * attention.scale @ key.mT).softmax(dim=-1)
+        query, key, value = _project(attention, block.norm1(x_BLD), 3)
+        attention_BHLL = _softmax_attention(attention, query, key)
         yield attention_BHLL
-        if number < len(tapped):
-            mixed_BLD = attention.norm((attention_BHLL.to(value.dtype) @ value).transpose(1, 2).flatten(2))
-            x_BLD = x_BLD + block.ls1(attention.proj(mixed_BLD))
-            x_BLD = x_BLD + block.ls2(block.mlp(block.norm2(x_BLD)))
+        mixed_BLD = attention.norm((attention_BHLL.to(value.dtype) @ value).transpose(1, 2).flatten(2))
+        del attention_BHLL  # the largest tensor there is: not two blocks' at a time
+        x_BLD = x_BLD + block.ls1(attention.proj(mixed_BLD))
+        x_BLD = x_BLD + block.ls2(block.mlp(block.norm2(x_BLD)))
+    for block in tapped[-1:]:
+        yield _softmax_attention(block.attn, *_project(block.attn, block.norm1(x_BLD), 2))
+
+
+def _project(attention: Any, x_BLD: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """The first `parts` of query, key and value, each (B, heads, L, head width)."""
+    weight, bias = attention.qkv.weight[: parts * attention.attn_dim], attention.qkv.bias
+    projected = functional.linear(x_BLD, weight, None if bias is None else bias[: parts * attention.attn_dim])
+    return projected.unflatten(-1, (parts, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _softmax_attention(attention: Any, query: Tensor, key: Tensor) -> Tensor:
+    return (attention.q_norm(query) * attention.scale @ attention.k_norm(key).mT).softmax(dim=-1)
 
 
 @torch.no_grad()
-def mean_patch_attention(encoder: VisionTransformer, tokens_BND: Tensor, blocks: int) -> Tensor:
+def mean_patch_attention(encoder: VisionTransformer, tokens_BND: Tensor, blocks: int, stride: int = 1) -> Tensor:
     """The paper's A (Eq. 6): attention between patches, mean over all heads and the first `blocks` blocks.
+
+    Args:
+        encoder: a plain ViT, see `check_plain_vit`.
+        tokens_BND: all patches, from `embed_patches`.
+        blocks: how many blocks; a ViT that has fewer gives all it has.
+        stride: look only at every so manieth row and column of patches, and carry their attention to the patches between
+            them. Not in the paper.
 
     Returns:
         (B, N, N) float32. Rows sum to less than 1 where class token or registers took a share.
     """
-    prefix = encoder.num_prefix_tokens
-    total_BNN, count = None, 0
-    for attention_BHLL in attention_maps(encoder, tokens_BND, blocks):
-        patches_BNN = attention_BHLL.mean(dim=1, dtype=torch.float32)[:, prefix:, prefix:]
-        total_BNN = patches_BNN if total_BNN is None else total_BNN + patches_BNN
+    grid, prefix = encoder.patch_embed.grid_size, encoder.num_prefix_tokens
+    seen_BnD = tokens_BND.unflatten(1, grid)[:, ::stride, ::stride].flatten(1, 2)
+    total_Bnn, count = None, 0
+    for attention_BHLL in attention_maps(encoder, seen_BnD, blocks):
+        patches_Bnn = attention_BHLL.mean(dim=1, dtype=torch.float32)[:, prefix:, prefix:]
+        del attention_BHLL
+        total_Bnn = patches_Bnn if total_Bnn is None else total_Bnn + patches_Bnn
         count += 1
-    assert total_BNN is not None, "a ViT has at least one block"
-    return total_BNN / count
+    assert total_Bnn is not None, "a ViT has at least one block"
+    mean_Bnn = total_Bnn / count
+    if stride == 1:
+        return mean_Bnn
+    rows_Hh, columns_Ww = (_interpolation(length, stride, mean_Bnn.device) for length in grid)
+    spread_Nn = torch.kron(rows_Hh, columns_Ww)
+    return spread_Nn @ mean_Bnn @ spread_Nn.T
+
+
+def _interpolation(length: int, stride: int, device: torch.device) -> Tensor:
+    """(length, kept) linear interpolation of values at 0, stride, 2 * stride, ... at each of 0 to length - 1."""
+    kept = len(range(0, length, stride))
+    place_L = (torch.arange(length, device=device) / stride).clamp(max=kept - 1)
+    return (1 - (place_L.unsqueeze(1) - torch.arange(kept, device=device)).abs()).clamp(min=0)
