@@ -18,8 +18,11 @@ from evomask.benchmarks.hierarchy import (
     greedy_merges,
     reference_trees,
 )
+from evomask.benchmarks.overhead import OPTIONS, OverheadConfig, agreement_with_exact_trees, operations
 from evomask.cli import main
 from evomask.masking import build_hierarchy
+from evomask.models.export import export_timm
+from evomask.models.vit import ViTConfig, build_vit
 
 
 def test_all_candidates_make_the_same_trees() -> None:
@@ -53,21 +56,33 @@ def test_a_peer_that_is_missing_is_named(
 
 
 def test_overhead_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["bench", "overhead", "--vit", "vit_tiny_patch16_224", "--batch-size", "2", "--turns", "1", "--device", "cpu"]
+    command = ["bench", "overhead", "--vit", "vit_tiny_patch16_224", "--batch-size", "4", "--turns", "1", "--device", "cpu"]
     assert main([*command, "--json", str(tmp_path / "rows.json")]) == 0
-    assert "step with evolved masks" in capsys.readouterr().out
+    assert "evolved masks" in capsys.readouterr().out
     record = json.loads((tmp_path / "rows.json").read_text())
     names = [row["name"] for row in record["rows"]]
-    assert names == [
-        "step with random masks",
-        "step with evolved masks",
-        "attention alone",
-        "tree alone",
-        "tree, cut and selection",
-    ]
+    parts = ["attention alone", "tree alone", "tree, cut and selection"]
+    assert names == ["random masks", "evolved masks", *parts, *OPTIONS]
     assert record["versions"]["torch"] == version("torch")
     assert main([*command, "--json", str(tmp_path / "rows.json")]) == 2
     assert "rows.json exists: choose another --json" in capsys.readouterr().err
+
+
+def test_operations_are_those_of_forward_and_backward() -> None:
+    layer, x = torch.nn.Linear(7, 5, bias=False), torch.randn(3, 7, requires_grad=True)
+    assert operations(lambda: layer(x)) == 2 * 3 * 7 * 5
+    assert operations(lambda: layer(x).sum().backward()) == 3 * 2 * 3 * 7 * 5
+
+
+def test_agreement_of_cheaper_scans_with_the_exact_trees(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    vit = ViTConfig(name="vit_tiny_patch16_224", image_size=(64, 64), patch_size=8, width=48, depth=6, heads=3)
+    export_timm(build_vit(vit), vit, tmp_path / "timm", (0.5,) * 3, (0.5,) * 3)
+    config = OverheadConfig(encoder=str(tmp_path / "timm"), device="cpu")
+    found = agreement_with_exact_trees(config, torch.device("cpu"))
+    assert found["evolved masks"] == found["evolved, 4 masks a tree"] == 1
+    assert 0 < found["evolved, every 2nd row and column"] < 1
+    assert set(found) == {*OPTIONS, "evolved masks", "another image"}
 
 
 def test_steps_are_compared() -> None:

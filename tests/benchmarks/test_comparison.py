@@ -30,8 +30,9 @@ def test_a_table_shows_every_row_and_memory_where_there_is_any() -> None:
     assert plain.table().row_count == 2
     assert len(plain.table().columns) == 3
     assert len(Comparison("work", [Row("a", 1, 1, 1, 1, 512.0)]).table().columns) == 4
+    assert len(Comparison("work", [Row("a", 1, 1, 1, 1), Row("b", 2, 2, 2, 2, agreement=0.5)]).table().columns) == 4
     assert as_rows([plain])[1] == {
-        "table": "work", "name": "b", "milliseconds": 2, "ratio": 2, "least": 2, "most": 2, "peak_mib": None,
+        "table": "work", "name": "b", "milliseconds": 2, "ratio": 2, "least": 2, "most": 2, "peak_mib": None, "agreement": None,
     }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ class Row:
         least: the least such ratio.
         most: the largest.
         peak_mib: what it allocates on the GPU beyond what was there, in MiB; None on a CPU.
+        agreement: of its trees with the exact ones, an adjusted Rand index; None where there is nothing to compare.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Row:
     least: float
     most: float
     peak_mib: float | None = None
+    agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,14 @@ class Comparison:
     def table(self) -> Table:
         """As it is printed."""
         table = Table("", "ms", f"times {self.rows[0].name}", title=self.title, title_justify="left")
-        with_memory = any(row.peak_mib is not None for row in self.rows)
-        if with_memory:
-            table.add_column("peak MiB")
-        for row in self.rows:
+        optional = {"peak MiB": [row.peak_mib for row in self.rows], "trees' ARI": [row.agreement for row in self.rows]}
+        optional = {name: values for name, values in optional.items() if any(value is not None for value in values)}
+        for name in optional:
+            table.add_column(name)
+        for number, row in enumerate(self.rows):
             spread = f"{row.ratio:.3g} ({row.least:.3g} to {row.most:.3g})"
-            memory = [f"{row.peak_mib:.0f}"] if row.peak_mib is not None else []
-            table.add_row(row.name, f"{row.milliseconds:.3f}", spread, *memory)
+            more = ("" if values[number] is None else f"{values[number]:.4g}" for values in optional.values())
+            table.add_row(row.name, f"{row.milliseconds:.3f}", spread, *more)
         return table
 
 

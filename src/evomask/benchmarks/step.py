@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from evomask.benchmarks.comparison import Comparison, compare
 from evomask.benchmarks.overhead import ModelConfig, update
 from evomask.engine import distributed
-from evomask.engine.loop import use_bfloat16
 from evomask.engine.optim import OptimConfig, build_adamw
 from evomask.engine.pretrain import DataConfig, PretrainStep, normalise
 from evomask.masking import RandomMasking
@@ -47,10 +46,7 @@ def compare_steps(config: StepConfig) -> list[Comparison]:
         return step
 
     candidates = {name: candidate(*model) for name, model in models.items()}
-    title = (
-        f"{config.vit}, {config.batch_size} images, {'bfloat16' if use_bfloat16(config.precision, device) else 'float32'}, ms"
-    )
-    return [compare(title, candidates, device, config.turns)]
+    return [compare(config.title(device), candidates, device, config.turns)]
 
 
 def _transformers_mae(config: StepConfig) -> nn.Module:
