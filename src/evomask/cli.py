@@ -216,7 +216,7 @@ def bench(arguments: list[str]) -> None:
     comparisons = run_benchmark(options.config)
     for comparison in comparisons:
         Console().print(comparison.table())
-    found = circumstances(("evomask", "torch", "timm", "numba", "scipy", "fastcluster", "transformers", "lightly"))
+    found = circumstances()
     print(json.dumps(found))
     if options.json is not None:
         record = {"benchmark": name, "rows": as_rows(comparisons)} | found

@@ -1,4 +1,5 @@
 import io
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -26,7 +27,6 @@ def hwc(tensor: torch.Tensor) -> np.ndarray:
 def test_colour_comes_out_as_it_went_in(kind):
     pixels = decode(encoded(Image.fromarray(COLOUR), kind))
     assert pixels.dtype == torch.uint8
-    assert pixels.is_contiguous()
     assert np.array_equal(hwc(pixels), COLOUR)
 
 
@@ -76,6 +76,8 @@ def test_cmyk():
     ink[..., 1] = 255  # magenta
     pixels = hwc(decode(encoded(Image.fromarray(ink, "CMYK"), "TIFF")))
     assert np.array_equal(pixels[0, 0], [255, 0, 255])
+    pixels = hwc(decode(encoded(Image.fromarray(ink, "CMYK"), "JPEG", quality=100)))
+    assert np.abs(pixels[0, 0].astype(int) - [255, 0, 255]).max() <= 2
 
 
 def test_transparency_is_laid_on_white():
@@ -102,13 +104,61 @@ def test_four_channels_keep_transparency():
     assert np.array_equal(hwc(decode(encoded(Image.fromarray(rgba)), channels=4)), rgba)
 
 
-@pytest.mark.parametrize(
-    ("orientation", "turned"), [(3, np.rot90(COLOUR, 2)), (6, np.rot90(COLOUR, -1)), (8, np.rot90(COLOUR))]
-)
-def test_exif_orientation_is_applied(orientation, turned):
+TURNED = {
+    1: COLOUR,
+    2: np.fliplr(COLOUR),
+    3: np.rot90(COLOUR, 2),
+    4: np.flipud(COLOUR),
+    5: COLOUR.transpose(1, 0, 2),
+    6: np.rot90(COLOUR, -1),
+    7: np.rot90(COLOUR, 2).transpose(1, 0, 2),
+    8: np.rot90(COLOUR),
+}
+
+
+def exif_with(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert np.array_equal(hwc(decode(encoded(Image.fromarray(COLOUR), "PNG", exif=exif))), turned)
+    exif[0x010F] = "maker"
+    return exif
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+@pytest.mark.parametrize("orientation", TURNED)
+def test_exif_orientation_is_applied(orientation, kind):
+    lossless = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(kind, {})
+    pixels = hwc(decode(encoded(Image.fromarray(COLOUR), kind, exif=exif_with(orientation), **lossless)))
+    assert pixels.shape == TURNED[orientation].shape
+    assert np.abs(pixels.astype(int) - TURNED[orientation]).max() <= (4 if kind == "JPEG" else 0)
+
+
+def test_orientation_is_also_found_in_xmp():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>'
+    assert decode(encoded(Image.fromarray(COLOUR), "JPEG", xmp=xmp)).shape == (3, 7, 9)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_damaged_exif_is_refused_or_left_aside(kind):
+    data = encoded(Image.fromarray(COLOUR), kind, exif=exif_with(6))
+    start = data.index(b"MM\0*")
+    shapes = set()
+    for place in range(start, data.index(b"maker") + 6):
+        for value in (0, 1, 7, 255):
+            with suppress(UnreadableImage):
+                shapes.add(decode(data[:place] + bytes([value]) + data[place + 1 :]).shape)
+    assert shapes == {(3, 7, 9), (3, 9, 7)}
+
+
+@pytest.mark.parametrize("name", ["picture.png", "picture.jpg", "picture.webp"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_content_counts_and_not_the_name(tmp_path, kind, name):
+    from evomask.data.images import ImageFolder
+
+    image = Image.fromarray(np.full((9, 7, 3), (200, 100, 50), dtype=np.uint8))
+    (tmp_path / name).write_bytes(encoded(image, kind))
+    pixels = ImageFolder(tmp_path).image(0)
+    assert pixels.shape == (3, 9, 7)
+    assert (pixels.flatten(1).float().mean(dim=1) - torch.tensor([200, 100, 50])).abs().max() < 4
 
 
 def test_broken_files_are_refused():
@@ -122,8 +172,9 @@ def test_broken_files_are_refused():
 @pytest.mark.parametrize("limit", [40, 100])  # over twice the limit Pillow raises by itself, above it it only warns
 def test_decompression_bombs_are_refused(monkeypatch, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(UnreadableImage, match="decompression bomb"):
-        decode(encoded(Image.new("L", (12, 12))))
+    for kind in ("PNG", "JPEG", "WEBP"):
+        with pytest.raises(UnreadableImage, match="decompression bomb"):
+            decode(encoded(Image.new("RGB", (12, 12)), kind))
 
 
 def test_other_channel_counts_are_refused():

@@ -17,8 +17,10 @@ from scipy.spatial.distance import squareform
 from timm.layers.attention import Attention
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import VisionTransformer
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from evomask.masking import Hierarchy, NonFiniteAffinity, build_hierarchy
+from evomask.masking import hierarchy as hierarchy_module
 from evomask.masking.affinity import symmetric_attention
 from evomask.masking.hierarchy import Linkage
 
@@ -443,3 +445,59 @@ def test_a_batch_may_be_empty():
     hierarchy = build_hierarchy(torch.zeros(0, 5, 5))
     assert hierarchy.height.shape == (0,)
     assert hierarchy.cut(2).shape == (0, 5)
+
+
+# Backends
+
+
+@pytest.mark.parametrize(
+    ("backend", "missing", "complaint"),
+    [
+        ("cupy", None, "backend must be one of auto, torch, numba, triton, not 'cupy'"),
+        ("numba", "_COMPILER_IS_THERE", "backend 'numba' is not installed: pip install numba, or leave it at 'auto'"),
+        ("triton", "_TRITON_IS_THERE", "backend 'triton' is not installed: install torch with CUDA, or leave it at 'auto'"),
+        ("triton", None, "backend 'triton' (is not installed|takes an affinity on a GPU, not on cpu: move it)"),
+    ],
+)
+def test_a_backend_that_cannot_be_used_is_refused(monkeypatch, backend, missing, complaint):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    if missing:
+        monkeypatch.setattr(hierarchy_module, missing, False)
+    with pytest.raises(ValueError, match=complaint):
+        build_hierarchy(random_affinity(1, 4), backend=backend)
+
+
+def test_numba_takes_tensors_on_a_cpu_only():
+    pytest.importorskip("numba")
+    with pytest.raises(ValueError, match="backend 'numba' takes an affinity on a CPU, not on meta: move it"):
+        build_hierarchy(torch.zeros(1, 4, 4, device="meta"), backend="numba")
+
+
+def test_large_grids_on_a_gpu_go_to_torch_and_the_log_says_so_once(monkeypatch, caplog):
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    hierarchy_module._say_once.cache_clear()
+    with FakeTensorMode():
+        chosen = [hierarchy_module._fastest_backend(torch.zeros(2, n, n, device="cuda")) for n in (1024, 1025, 1100)]
+    assert chosen == ["triton", "torch", "torch"]
+    assert [record.message for record in caplog.records] == [
+        "trees are built by torch, which takes many times longer: Triton takes up to 1024 patches"
+    ]
+    with pytest.raises(ValueError, match="backend 'triton' takes up to 1024 patches: use 'torch', or leave it at 'auto'"):
+        build_hierarchy(torch.zeros(1, 1025, 1025), backend="triton")
+
+
+def test_without_triton_a_gpu_has_the_reference_and_nobody_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(hierarchy_module, "_TRITON_IS_THERE", False)
+    with FakeTensorMode():
+        assert hierarchy_module._fastest_backend(torch.zeros(2, 9, 9, device="cuda")) == "torch"
+    assert not caplog.records
+
+
+@BOTH_LINKAGES
+def test_the_reference_asks_nothing_of_the_device(linkage):
+    # The meta device has no values: whoever asks for one gets an error.
+    hierarchy = build_hierarchy(torch.zeros(3, 6, 6, device="meta"), linkage)
+    assert hierarchy.parent.shape == (3, 11)
+    assert hierarchy.cut(2).shape == hierarchy.cut(torch.zeros(3, device="meta")).shape == (3, 6)
+    assert hierarchy.leaf_order(torch.zeros(3, 5, dtype=torch.bool, device="meta")).shape == (3, 6)

@@ -143,6 +143,10 @@ def test_scan_of_every_other_patch_keeps_what_it_saw_and_fills_in_linearly(image
 
     assert full.shape == (2, rows * columns, rows * columns)
     torch.testing.assert_close(full[:, seen][:, :, seen], coarse, atol=1e-6, rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        scanned = mean_patch_attention(encoder, tokens.detach().bfloat16(), blocks=1, stride=2)
+    assert scanned.dtype == torch.float32
+    assert scanned[0, 0, seen].bfloat16().float().ne(scanned[0, 0, seen]).any(), "not rounded to bfloat16"
     # The patch between the first two of a row, seen from patch 0: half of each.
     torch.testing.assert_close(full[:, 0, 1], (full[:, 0, 0] + full[:, 0, 2]) / 2, atol=1e-6, rtol=0)
     # Beyond the last patch that was seen there is nothing to interpolate with.

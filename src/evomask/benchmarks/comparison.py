@@ -94,10 +94,14 @@ def compare(
     return Comparison(title, rows)
 
 
-def circumstances(libraries: Iterable[str]) -> dict[str, Any]:
-    """The machine and the versions of what was compared."""
-    versions = {}
-    for name in libraries:
+PEERS = ("scipy", "fastcluster", "transformers", "lightly")
+LIBRARIES = ("evomask", "torch", "torchvision", "timm", "numba", "triton", "pillow", "simplejpeg", "torchcodec", *PEERS)
+
+
+def circumstances() -> dict[str, Any]:
+    """The machine, and the versions of what computes and of what it is compared with."""
+    versions: dict[str, str | None] = {}
+    for name in LIBRARIES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

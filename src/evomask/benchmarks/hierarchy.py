@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from math import isqrt
 
@@ -15,7 +15,7 @@ from evomask.benchmarks.comparison import Comparison, compare
 from evomask.data.scenes import Scenes
 from evomask.engine import distributed
 from evomask.engine.pretrain import DataConfig, normalise
-from evomask.masking import build_hierarchy, hierarchy
+from evomask.masking import build_hierarchy
 from evomask.masking.affinity import symmetric_attention
 from evomask.models.mae import MAEConfig
 from evomask.models.vit import ViTConfig
@@ -61,28 +61,54 @@ def compare_hierarchies(config: HierarchyConfig) -> list[Comparison]:
     for patches in config.patches:
         # No more memory than a batch of 14 x 14 patches takes.
         images = max(2, min(config.images, config.images * 196**2 // patches**2))
-        affinity = attention_of_scenes(isqrt(patches), images, device)
-        distances = [_condensed_distance(matrix) for matrix in affinity.double().cpu().numpy()]
-        processes = _Processes(fastcluster.linkage, distances)
+        attention = attention_of_scenes(isqrt(patches), images, device)
+        matrices = list(attention.cpu().numpy())
+        distances = [condensed_distance(matrix) for matrix in matrices]
+        pools = {
+            "fastcluster, all cores": _Processes(fastcluster_trees, matrices),
+            "fastcluster, all cores, distances ready": _Processes(fastcluster.linkage, distances),
+        }
         candidates: dict[str, Callable[[], object]] = {
-            "evomask": lambda a=affinity: build_hierarchy(a),
-            "fastcluster, one thread": lambda d=distances: [fastcluster.linkage(one, "weighted") for one in d],
-            "scipy, one thread": lambda d=distances: [linkage(one, "weighted") for one in d],
+            "evomask": lambda a=attention: build_hierarchy(a),
+            "fastcluster, one thread": lambda m=matrices: [fastcluster_trees(one, "weighted") for one in m],
+            "fastcluster, one thread, distances ready": lambda d=distances: [fastcluster.linkage(one, "weighted") for one in d],
+            "scipy, one thread, distances ready": lambda d=distances: [linkage(one, "weighted") for one in d],
         }
         if device.type == "cpu":
-            candidates["evomask, one thread"] = lambda a=affinity: _with_threads(1, a)
-            candidates["fastcluster, all cores"] = processes
-        candidates["evomask's reference in torch"] = lambda a=affinity: reference_trees(a)
+            candidates |= {"evomask, one thread": lambda a=attention: _with_threads(1, a)} | pools
+        if device.type == "cuda":
+            from evomask.masking.kernels.triton import build_trees
+
+            candidates["evomask, float32 inside"] = lambda a=attention: build_trees(a, "weighted", torch.float32)
+        candidates["evomask's reference in torch"] = lambda a=attention: build_hierarchy(a, backend="torch")
         if patches <= GREEDY_PATCHES:
-            candidates["greedy loop in torch"] = lambda a=affinity: greedy_merges(a)
+            candidates["greedy loop in torch"] = lambda a=attention: greedy_merges(a)
         title = f"{patches} patches, {images} images, ms an image"
-        with closing(processes):
+        with ExitStack() as stack:
+            for pool in pools.values():
+                stack.enter_context(closing(pool))
             comparisons.append(compare(title, candidates, device, config.turns, units=images))
     return comparisons
 
 
+def fastcluster_trees(attention_NN: np.ndarray, linkage: str) -> np.ndarray:
+    """What a user of fastcluster does to come from attention to a tree."""
+    import fastcluster
+
+    return fastcluster.linkage(condensed_distance(attention_NN), linkage)
+
+
+def condensed_distance(attention_NN: np.ndarray) -> np.ndarray:
+    """The upper triangle of distances in float64, as scipy and fastcluster take it."""
+    from scipy.spatial.distance import squareform
+
+    attention_NN = attention_NN.astype(np.float64)
+    similarity_NN = (attention_NN + attention_NN.T) / 2
+    return squareform(similarity_NN.max() - similarity_NN, checks=False)
+
+
 def attention_of_scenes(grid: int, images: int, device: torch.device) -> Tensor:
-    """(images, N, N) symmetric attention over a square grid."""
+    """(images, N, N) mean attention between the patches of a square grid."""
     torch.manual_seed(0)
     vit = ViTConfig(name="vit_small_patch16_224", image_size=(8 * grid, 8 * grid), patch_size=8)
     host, data = MAEConfig(encoder=vit).build().eval().to(device), DataConfig()
@@ -92,13 +118,13 @@ def attention_of_scenes(grid: int, images: int, device: torch.device) -> Tensor:
         batch = torch.stack([scenes.image(index) for index in range(first, min(images, first + 16))])
         pixels = normalise(batch[..., : 8 * grid, : 8 * grid].to(device), data.mean, data.std)
         with torch.no_grad():
-            parts.append(symmetric_attention(host.affinity(host.embed(pixels))))
+            parts.append(host.affinity(host.embed(pixels)))
     return torch.cat(parts)
 
 
 def greedy_merges(affinity_BNN: Tensor) -> Tensor:
     """(B, N - 1, 2) the slots of each merge of Eq. 9 read literally: the largest entry of all, N - 1 times, batched."""
-    similarity = affinity_BNN.clone()
+    similarity = symmetric_attention(affinity_BNN)
     batch, patches, _ = similarity.shape
     image = torch.arange(batch, device=similarity.device)
     similarity.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
@@ -116,22 +142,11 @@ def greedy_merges(affinity_BNN: Tensor) -> Tensor:
     return torch.stack(merges, dim=1)
 
 
-def reference_trees(affinity_BNN: Tensor) -> hierarchy.Hierarchy:
-    """The trees without a compiled kernel."""
-    symmetric = symmetric_attention(affinity_BNN.double())
-    return hierarchy.number_by_similarity(*hierarchy.follow_chains(symmetric, "weighted"))
-
-
 def _with_threads(threads: int, affinity_BNN: Tensor) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     build_hierarchy(affinity_BNN)
     torch.set_num_threads(before)
-
-
-def _condensed_distance(similarity_NN: np.ndarray) -> np.ndarray:
-    """The upper triangle, as scipy and fastcluster take it; made before the clock starts, in their favour."""
-    return (similarity_NN.max() - similarity_NN)[np.triu_indices(len(similarity_NN), 1)]
 
 
 class _Processes:

@@ -18,24 +18,43 @@ from evomask.models.vit import build_vit
 
 @dataclass(frozen=True, kw_only=True)
 class StepConfig(ModelConfig):
-    """A step of MAE: forward, backward, clipping, AdamW. The same fused AdamW serves all."""
+    """A step of MAE: forward, backward, clipping, AdamW. The same fused AdamW serves all.
+
+    Attributes:
+        compile: time each model compiled by torch.compile too.
+    """
+
+    compile: bool = False
 
 
 def compare_steps(config: StepConfig) -> list[Comparison]:
     """One table, in milliseconds a step. Peers get images that are normalised already, in their favour."""
     device = distributed.pick_device(config.device)
-    torch.manual_seed(0)
-    host, data = config.host_config().build(), DataConfig()
-    batch = config.batch(device, host.grid[0] * host.grid[1])
+    data = DataConfig()
+    host_config = config.host_config()
+    rows, columns = host_config.build().grid
+    batch = config.batch(device, rows * columns)
     images = normalise(batch[0], data.mean, data.std)
-    ours = PretrainStep(host, RandomMasking(), data.mean, data.std)
-    models: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {"evomask": (host, lambda: ours(batch, 0.0).loss)}
-    transformers_mae, lightly_mae = _transformers_mae(config), _lightly_mae(config)
-    models["transformers"] = (transformers_mae, lambda: transformers_mae(images).loss)
-    models["lightly"] = (lightly_mae, lambda: lightly_mae(images))
 
-    def candidate(model: nn.Module, loss_of: Callable[[], Tensor]) -> Callable[[], None]:
+    def ours() -> tuple[nn.Module, Callable[[], Tensor]]:
+        host = host_config.build()
+        step = PretrainStep(host, RandomMasking(), data.mean, data.std)
+        return host, lambda: step(batch, 0.0).loss
+
+    def transformers() -> tuple[nn.Module, Callable[[], Tensor]]:
+        model = _transformers_mae(config)
+        return model, lambda: model(images).loss
+
+    def lightly() -> tuple[nn.Module, Callable[[], Tensor]]:
+        model = _lightly_mae(config)
+        return model, lambda: model(images)
+
+    def candidate(build: Callable[[], tuple[nn.Module, Callable[[], Tensor]]], compiled: bool) -> Callable[[], None]:
+        torch.manual_seed(0)
+        model, loss_of = build()
         model.to(device).train()
+        if compiled:
+            model.compile()
         optimizer = build_adamw(model, OptimConfig())
 
         def step() -> None:
@@ -45,7 +64,10 @@ def compare_steps(config: StepConfig) -> list[Comparison]:
 
         return step
 
-    candidates = {name: candidate(*model) for name, model in models.items()}
+    makers = {"evomask": ours, "transformers": transformers, "lightly": lightly}
+    candidates = {name: candidate(maker, compiled=False) for name, maker in makers.items()}
+    if config.compile:
+        candidates |= {f"{name}, compiled": candidate(maker, compiled=True) for name, maker in makers.items()}
     return [compare(config.title(device), candidates, device, config.turns)]
 
 

@@ -4,7 +4,10 @@ Nodes of an image with N patches are numbered as scipy numbers them: 0 .. N - 1 
 merge, in order of falling similarity, and 2N - 2 is the root. M = 2N - 1 is the number of nodes.
 """
 
-from dataclasses import dataclass, fields
+import logging
+import os
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -15,7 +18,9 @@ from torch import Tensor
 from evomask.masking.affinity import symmetric_attention
 
 Linkage = Literal["weighted", "average"]
+Backend = Literal["auto", "torch", "numba", "triton"]
 _COMPILER_IS_THERE = find_spec("numba") is not None
+_TRITON_IS_THERE = find_spec("triton") is not None
 
 
 class NonFiniteAffinity(ValueError):
@@ -37,6 +42,7 @@ class Hierarchy:
         size: (B, M) long, the number of patches under each node, 1 for a patch.
         children: (B, N - 1, 2) long, the two nodes that each merge joins, the one with the lower number first.
         similarity: (B, N - 1) float64, of the two children when they were merged; it never rises from one merge to the next.
+            NaN where the affinity was not finite, see `build_hierarchy`.
     """
 
     parent: Tensor
@@ -67,9 +73,10 @@ class Hierarchy:
         Returns:
             (B, N) long, the number of the node that each patch belongs to.
         """
-        depth_B1 = torch.as_tensor(level, device=self.level.device).reshape(-1, 1)
+        # A number stays one: as a tensor it would have to be copied to the device.
+        depth = level.to(self.level.device).reshape(-1, 1) if isinstance(level, Tensor) else level
         node_BM = torch.arange(self.level.shape[1], device=self.level.device).expand_as(self.level)
-        may_climb_BM = self.level.gather(1, self.parent) <= depth_B1
+        may_climb_BM = self.level.gather(1, self.parent) <= depth
         ancestor_BM = torch.where(may_climb_BM, self.parent, node_BM)
         for _ in range(self._doublings):
             ancestor_BM = ancestor_BM.gather(1, ancestor_BM)
@@ -123,7 +130,7 @@ class Hierarchy:
         return max(1, (self.patches - 1).bit_length())
 
 
-def build_hierarchy(affinity: Tensor, linkage: Linkage = "weighted") -> Hierarchy:
+def build_hierarchy(affinity: Tensor, linkage: Linkage = "weighted", backend: Backend = "auto") -> Hierarchy:
     """Merge the most similar pair of nodes until one is left (Eq. 9), for all images at once.
 
     It follows nearest-neighbour chains: from any node go on to its most similar node until two nodes are each other's
@@ -137,25 +144,78 @@ def build_hierarchy(affinity: Tensor, linkage: Linkage = "weighted") -> Hierarch
             taken in float64, so that rounding does not decide between close pairs.
         linkage: similarity to a merged node. "weighted": the mean over its two children, Eq. 7 read literally (WPGMA).
             "average": the mean over its patches, the reading of the paper's prose (UPGMA).
+        backend: what builds the trees; they are the same. "torch": the reference, below, on any device. "numba": compiled
+            for a CPU. "triton": compiled for a GPU, up to 1,024 patches. "auto": what is compiled for the affinity's device,
+            where it is installed, else "torch".
 
     Raises:
-        NonFiniteAffinity: the affinity holds NaN or infinity.
-        ValueError: another shape or linkage.
+        NonFiniteAffinity: the affinity holds NaN or infinity, and is on a CPU. Another device is not asked, since the host
+            would have to wait for it: there such an image gets a tree without meaning, whose `similarity` is NaN. In training
+            the loss is not finite then either, as it comes from the same weights, and the step is left out.
+        ValueError: another shape or linkage, or a backend that cannot take this affinity.
     """
     if affinity.ndim != 3 or affinity.shape[1] != affinity.shape[2] or affinity.shape[1] < 2:
         raise ValueError(f"affinity must be (images, N, N) with at least 2 patches, not {tuple(affinity.shape)}")
     if linkage not in get_args(Linkage):
         raise ValueError(f"linkage must be one of {', '.join(get_args(Linkage))}, not {linkage!r}")
-    if affinity.device.type == "cpu" and _COMPILER_IS_THERE:
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, not {backend!r}")
+    if backend == "auto":
+        backend = _fastest_backend(affinity)
+    elif obstacle := _obstacle(backend, affinity):
+        raise ValueError(f"backend {backend!r} {obstacle}, or leave it at 'auto'")
+
+    if backend == "numba":
         from evomask.masking.kernels.cpu import build_trees  # not before it is needed: numba takes a second to import
 
         trees = build_trees(affinity, linkage)
         if trees is None:
             raise NonFiniteAffinity
         return Hierarchy(*trees)
-    if not affinity.isfinite().all():
+    if backend == "triton":
+        from evomask.masking.kernels.triton import build_trees
+
+        return Hierarchy(*build_trees(affinity, linkage))
+    finite_B11 = affinity.isfinite().all(dim=2, keepdim=True).all(dim=1, keepdim=True)
+    if affinity.device.type == "cpu" and not finite_B11.all():
         raise NonFiniteAffinity
-    return number_by_similarity(*follow_chains(symmetric_attention(affinity.detach().double()), linkage))
+    similarity_BNN = symmetric_attention(affinity.detach().double().where(finite_B11, 0.0))
+    hierarchy = number_by_similarity(*follow_chains(similarity_BNN, linkage))
+    return replace(hierarchy, similarity=hierarchy.similarity.where(finite_B11.squeeze(2), torch.nan))
+
+
+def _fastest_backend(affinity_BNN: Tensor) -> Backend:
+    compiled: dict[str, Backend] = {"cpu": "numba", "cuda": "triton"}
+    backend = compiled.get(affinity_BNN.device.type, "torch")
+    obstacle = _obstacle(backend, affinity_BNN)
+    if obstacle and backend == "triton" and _TRITON_IS_THERE:
+        _say_once(f"trees are built by torch, which takes many times longer: Triton {obstacle.partition(':')[0]}")
+    return "torch" if obstacle else backend
+
+
+@cache
+def _say_once(warning: str) -> None:
+    logging.getLogger("evomask").warning(warning)
+
+
+def _obstacle(backend: Backend, affinity_BNN: Tensor) -> str | None:
+    """Why the backend cannot take this affinity, and what helps; None where it can."""
+    device, patches = affinity_BNN.device.type, affinity_BNN.shape[1]
+    if backend == "numba":
+        if not _COMPILER_IS_THERE:
+            return "is not installed: pip install numba"
+        if device != "cpu":
+            return f"takes an affinity on a CPU, not on {device}: move it"
+    if backend == "triton":
+        if not _TRITON_IS_THERE:
+            return "is not installed: install torch with CUDA"
+        if device != "cuda" and not (device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+            return f"takes an affinity on a GPU, not on {device}: move it"
+        from evomask.masking.kernels.triton import LARGEST
+
+        if patches > LARGEST:
+            return f"takes up to {LARGEST} patches: use 'torch'"
+    return None
 
 
 def follow_chains(similarity_BNN: Tensor, linkage: Linkage) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -221,7 +221,8 @@ def mean_patch_attention(encoder: VisionTransformer, tokens_BND: Tensor, blocks:
         return mean_Bnn
     rows_Hh, columns_Ww = (_interpolation(length, stride, mean_Bnn.device) for length in grid)
     spread_Nn = torch.kron(rows_Hh, columns_Ww)
-    return spread_Nn @ mean_Bnn @ spread_Nn.T
+    with torch.autocast(mean_Bnn.device.type, enabled=False):  # bfloat16 would make equal what is close
+        return spread_Nn @ mean_Bnn @ spread_Nn.T
 
 
 def _interpolation(length: int, stride: int, device: torch.device) -> Tensor:
