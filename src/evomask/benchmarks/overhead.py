@@ -121,6 +121,7 @@ def compare_masks(config: OverheadConfig) -> list[Comparison]:
     Its title says the floor too: operations of the scan over those of the step.
     """
     device = distributed.pick_device(config.device)
+    agreement = None if config.encoder is None else agreement_with_exact_trees(config, device)
     torch.manual_seed(0)
     host, data = config.host_config().build().to(device).train(), DataConfig()
     optimizer = build_adamw(host, OptimConfig())
@@ -156,9 +157,8 @@ def compare_masks(config: OverheadConfig) -> list[Comparison]:
         host.compile()
     title = f"{config.title(device)}; attention is {floor:.1%} of the step's operations"
     table = compare(title, candidates, device, config.turns)
-    if config.encoder is None:
+    if agreement is None:
         return [table]
-    agreement = agreement_with_exact_trees(config, device)
     rows = [replace(row, agreement=agreement.get(row.name)) for row in table.rows]
     stranger = agreement["another image"]
     title = f"{table.title}; ARI of trees with {config.encoder} (with another image's trees: {stranger:.2f})"

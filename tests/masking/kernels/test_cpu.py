@@ -14,14 +14,8 @@ from evomask.masking.hierarchy import Hierarchy, Linkage, build_hierarchy
 pytest.importorskip("numba")
 
 
-def reference(affinity: Tensor, linkage: Linkage) -> Hierarchy:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hierarchy, "_COMPILER_IS_THERE", False)
-        return build_hierarchy(affinity, linkage)
-
-
 def assert_same_trees(affinity: Tensor, linkage: Linkage) -> None:
-    found, expected = build_hierarchy(affinity, linkage), reference(affinity, linkage)
+    found, expected = build_hierarchy(affinity, linkage), build_hierarchy(affinity, linkage, backend="torch")
     for field in fields(Hierarchy):
         assert torch.equal(getattr(found, field.name), getattr(expected, field.name)), field.name
 
@@ -80,4 +74,4 @@ def test_an_affinity_with_a_gradient_is_taken():
 
 def test_without_the_compiler_the_reference_says_what_is_not_finite():
     with pytest.raises(ValueError, match="the model has diverged"):
-        reference(torch.full((1, 3, 3), torch.nan), "weighted")
+        build_hierarchy(torch.full((1, 3, 3), torch.nan), backend="torch")
