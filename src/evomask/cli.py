@@ -18,12 +18,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-
-if TYPE_CHECKING:
-    from evomask.models.encoders import Encoder
 
 Options = TypeVar("Options")
 
@@ -32,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="evomask: %(message)s", level=logging.WARNING)
+    logging.getLogger("evomask").setLevel(logging.INFO)  # what was loaded of an encoder, and what was missing
     # Computing threads that wait in a busy loop take the cores from the processes that load images: on two cores, a third of
     # the time. OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -113,11 +111,14 @@ class RunOptions:
 
 
 def resume(arguments: list[str]) -> None:
-    """RUN: go on exactly where a run stopped."""
+    """RUN: go on exactly where a run, or an evaluation that trains, stopped."""
     options = _parse(RunOptions, arguments, "evomask resume")
-    from evomask.recipes import launch
+    from evomask.recipes import evaluation, launch
 
-    print(launch.resume(options.run))
+    if evaluation.is_evaluation(options.run):
+        _print_result(evaluation.resume_evaluation(options.run))
+    else:
+        print(launch.resume(options.run))
 
 
 def report(arguments: list[str]) -> None:
@@ -158,15 +159,18 @@ def evaluate(arguments: list[str]) -> None:
     """TASK --encoder SPEC: what an encoder has learnt."""
     from evomask.tasks import TASKS
 
-    name = _choose_first(arguments, {name: run.__doc__ for name, (_, run) in TASKS.items()}, "task", "evomask evaluate")
-    config_type, run_task = TASKS[name]
+    docs = {name: task.evaluate.__doc__ for name, task in TASKS.items()}
+    name = _choose_first(arguments, docs, "task", "evomask evaluate")
+    config_type = TASKS[name].config
 
     @dataclass(frozen=True, kw_only=True)
     class EvaluateOptions:
         """Evaluate an encoder.
 
         Attributes:
-            encoder: a run, an exported folder, timm:NAME, or untrained:RECIPE.
+            encoder: a run or a checkpoint of it, a folder in the format of timm or transformers, a weights file, timm:NAME,
+                hf:NAME, or untrained:RECIPE. What weights do not say may follow:
+                weights.pth?heads=4&image_size=96&mean=0.5&std=0.2
             out: the folder to make, for result.json. None: the first free of results/TASK, results/TASK-2, ...
             config: the task.
         """
@@ -176,15 +180,15 @@ def evaluate(arguments: list[str]) -> None:
         config: Annotated[config_type, tyro.conf.arg(name="")]  # type: ignore[valid-type]
 
     options = _parse(EvaluateOptions, arguments[1:], f"evomask evaluate {name}")
-    from evomask.recipes.launch import free_folder
-    from evomask.tasks.result import make_result_folder, write_result
+    from evomask.recipes.evaluation import start_evaluation
 
-    encoder = _load_encoder(options.encoder)
-    out = options.out or free_folder(Path("results") / name)
-    make_result_folder(out)
-    metrics = run_task(encoder, options.config)
-    path = write_result(out / "result.json", name, metrics, {"encoder": options.encoder, "task": options.config})
-    print(json.dumps(metrics))
+    command = shlex.join(["evomask", "evaluate", *arguments])
+    _print_result(start_evaluation(name, options.encoder, options.config, options.out, command))
+
+
+def _print_result(folder: Path) -> None:
+    path = folder / "result.json"
+    print(json.dumps(json.loads(path.read_text())["metrics"]))
     print(path)
 
 
@@ -229,7 +233,10 @@ class ShowOptions:
 
     Attributes:
         images: image files; none for the pictures of a run, stages and loss.
-        encoder: a run, an exported folder, timm:NAME, or untrained:RECIPE; stages, loss and reconstruction need a run.
+        encoder: a run or a checkpoint of it, a folder in the format of timm or transformers, a weights file, timm:NAME,
+            hf:NAME, or untrained:RECIPE. What weights do not say may follow:
+            weights.pth?heads=4&image_size=96&mean=0.5&std=0.2
+            stages, loss and reconstruction need a run.
         out: the picture to write; its ending says the format, png, webp, svg or pdf. None: PICTURE.png
         dpi: pixels an inch.
     """
@@ -243,6 +250,7 @@ class ShowOptions:
 def show(arguments: list[str]) -> None:
     """PICTURE --encoder SPEC IMAGE...: masks, trees, attention, reconstructions of image files; how a run went."""
     from evomask.figures.style import PICTURE_FORMATS, save
+    from evomask.recipes.evaluation import encoder_of
     from evomask.recipes.show import ENCODER_PICTURES, RUN_PICTURES, draw_encoder_picture, draw_reconstruction
 
     kinds = {name: picture.__doc__ for name, picture in (ENCODER_PICTURES | RUN_PICTURES).items()}
@@ -265,19 +273,9 @@ def show(arguments: list[str]) -> None:
     elif kind == "reconstruction":
         figure = draw_reconstruction(Path(options.encoder), options.images)
     else:
-        figure = draw_encoder_picture(kind, _load_encoder(options.encoder), options.images)
+        figure = draw_encoder_picture(kind, encoder_of(options.encoder), options.images)
     save(figure, out, options.dpi)
     print(out)
-
-
-def _load_encoder(spec: str) -> "Encoder":
-    from evomask.models.encoders import load_encoder
-    from evomask.recipes import RECIPES, launch
-
-    kind, _, name = spec.partition(":")
-    if kind == "untrained":
-        return launch.untrained_encoder(RECIPES[_choose(name, list(RECIPES), "recipe")]())
-    return load_encoder(spec)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from evomask.engine.optim import OptimConfig, build_adamw, learning_rate
+from evomask.engine.optim import OptimConfig, build_adamw, build_lars, build_layer_decayed_adamw, learning_rate
+from evomask.models.classifier import add_classifier
 from evomask.models.mae import MAEConfig
-from evomask.models.vit import ViTConfig
+from evomask.models.vit import ViTConfig, build_vit
 
 BASE, LEAST = 1e-3, 1e-5
 
@@ -130,3 +131,63 @@ def test_a_rate_that_was_never_set_moves_nothing() -> None:
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     assert torch.equal(model.weight, before)
+
+
+def test_layer_decay_by_the_formula() -> None:
+    vit = build_vit(ViTConfig(name="vit_tiny_patch16_224", image_size=(32, 32), patch_size=8, width=48, depth=3, heads=3))
+    classifier = add_classifier(vit, 5)
+    optimizer = build_layer_decayed_adamw(classifier, OptimConfig(weight_decay=0.05), layer_decay=0.5)
+    names = {id(parameter): name for name, parameter in classifier.named_parameters()}
+    found = {
+        names[id(parameter)]: (group["lr_scale"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    # MAE: the embedding is layer 0, block i is layer i + 1, what is behind the blocks layer depth + 1 = 4.
+    layer = {"cls_token": 0, "pos_embed": 0, "patch_embed": 0, "fc_norm": 4, "head": 4} | {
+        f"blocks.{i}": i + 1 for i in range(3)
+    }
+    assert len(found) == len(names)
+    for name, parameter in classifier.named_parameters():
+        (own,) = [layer[prefix] for prefix in layer if name == prefix or name.startswith(prefix + ".")]
+        assert found[name] == (0.5 ** (4 - own), 0.05 if parameter.ndim > 1 else 0.0), name
+
+
+def test_lars_by_its_formula() -> None:
+    torch.manual_seed(0)
+    heads = [nn.Linear(7, 3), nn.Linear(7, 3)]
+    optimizer = build_lars(heads, (0.1, 0.4), OptimConfig(base_lr=0.1, weight_decay=0.0))
+    mine = [{name: value.detach().double() for name, value in head.named_parameters()} for head in heads]
+    momentum = [{name: torch.zeros_like(value) for name, value in one.items()} for one in mine]
+    optimizer.found_inf = torch.zeros(())
+    for step in range(4):
+        lr = 0.3 * (step + 1)
+        x, y = torch.randn(16, 7), torch.randint(0, 3, (16,))
+        torch.stack([nn.functional.cross_entropy(head(x), y) for head in heads]).sum().backward()
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        for head, one, velocity, scale in zip(heads, mine, momentum, (1.0, 4.0), strict=True):
+            for name, parameter in head.named_parameters():
+                assert parameter.grad is not None
+                gradient = parameter.grad.double()
+                if parameter.ndim > 1:  # no adaptation of biases
+                    gradient = gradient * 0.001 * one[name].norm() / gradient.norm()
+                velocity[name] = 0.9 * velocity[name] + gradient
+                one[name] = one[name] - lr * scale * velocity[name]
+        optimizer.step()
+        optimizer.zero_grad()
+        for head, one in zip(heads, mine, strict=True):
+            for name, parameter in head.named_parameters():
+                torch.testing.assert_close(parameter.detach().double(), one[name], rtol=1e-5, atol=1e-6)
+
+
+def test_lars_leaves_out_a_step_that_is_not_finite() -> None:
+    head = nn.Linear(2, 2)
+    before = head.weight.detach().clone()
+    optimizer = build_lars([head], (0.1,), OptimConfig(base_lr=0.1))
+    for group in optimizer.param_groups:
+        group["lr"] = 1.0
+    head(torch.full((1, 2), torch.nan)).sum().backward()
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    assert torch.equal(head.weight, before)

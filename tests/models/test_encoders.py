@@ -1,12 +1,12 @@
 """Encoders from what a user names."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from timm.models import beit, vision_transformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from evomask.models.encoders import Encoder, load_encoder
@@ -30,12 +30,6 @@ def images():
     return torch.randn(3, 2, 24, 40, generator=torch.Generator().manual_seed(0))
 
 
-def make_run(run: Path) -> None:
-    """What is there of a run from its first step on."""
-    run.mkdir()
-    (run / "config.json").write_text(json.dumps({"command": "evomask pretrain x", "config": {"recipe": "x"}}))
-
-
 def test_encoder_of_a_model(vit, images):
     encoder = Encoder.of(vit.train(), [0.4, 0.5], [0.1, 0.2], "mine")
     assert encoder.model is vit
@@ -50,82 +44,115 @@ def test_encoder_of_a_model(vit, images):
     torch.testing.assert_close(tokens.var(dim=-1, correction=0), torch.ones(3, 15), atol=1e-3, rtol=0)
     by_hand = torch.stack([vit.forward_features(images)[:, 3 + patch] for patch in range(15)]).mean(dim=0)
     torch.testing.assert_close(encoder.features(images), by_hand, atol=1e-6, rtol=0)
+    assert (encoder.width, encoder.poolings) == (48, ("token", "mean"))
+    torch.testing.assert_close(encoder.features(images, "token"), vit.forward_features(images)[:, 0])
 
 
 def test_final_norm_is_found_where_timm_pools_before_it(images):
     options: dict[str, Any] = CONFIG.timm_arguments() | {"global_pool": "avg"}
     vit = timm.create_model(CONFIG.name, **options)
     assert isinstance(vit.norm, nn.Identity)
-    tokens = Encoder.of(vit, MEAN, STD, "pooled").patch_tokens(images)
+    encoder = Encoder.of(vit, MEAN, STD, "pooled")
+    tokens = encoder.patch_tokens(images)
     torch.testing.assert_close(tokens.var(dim=-1, correction=0), torch.ones(3, 15), atol=1e-3, rtol=0)
-
-
-def test_other_architectures_are_refused():
-    with pytest.raises(ValueError, match="mine is a Linear: an encoder must be a timm VisionTransformer"):
-        Encoder.of(nn.Linear(2, 2), MEAN, STD, "mine")
-
-
-@pytest.mark.parametrize("form", ["{folder}", "timm:local-dir:{folder}", "run"])
-def test_exported_weights_are_loaded(tmp_path, vit, images, form):
-    make_run(tmp_path / "run")
-    folder = tmp_path / "run" / "export" / "timm"
-    export_timm(vit, CONFIG, folder, MEAN, STD)
-    spec = str(tmp_path / "run") if form == "run" else form.format(folder=folder)
-    encoder = load_encoder(spec)
-    assert (encoder.mean, encoder.std, encoder.name) == (MEAN, STD, spec)
-    assert (encoder.image_size, encoder.in_chans) == ((24, 40), 2)
-    assert not encoder.model.training
-    with torch.no_grad():
-        assert torch.equal(encoder.model(images), vit.eval()(images))
-
-
-def test_run_without_weights_says_what_to_do(tmp_path):
-    make_run(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"run has no exported weights yet: `evomask export .*run --to timm` writes them"):
-        load_encoder(str(tmp_path / "run"))
-
-
-@pytest.mark.parametrize("content", [None, "not json", "[]", '{"model_type": "vit"}'])
-def test_anything_else_is_answered_with_the_forms(tmp_path, content):
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match=r"no encoder '.*': name a run's folder, a folder that .* or timm:NAME"):
-        load_encoder(str(tmp_path))
-
-
-def test_names_unknown_to_timm(tmp_path):
-    with pytest.raises(ValueError, match=r"timm:vit_nano cannot be loaded by timm: Unknown model \(vit_nano\)"):
-        load_encoder("timm:vit_nano")
-    with pytest.raises(ValueError, match="cannot be loaded by timm: Config file not found"):
-        load_encoder(f"timm:local-dir:{tmp_path}")
-
-
-def test_damaged_weights_are_one_clear_line(tmp_path, vit):
-    export_timm(vit, CONFIG, tmp_path / "export", MEAN, STD)
-    weights = tmp_path / "export" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="export cannot be loaded by timm: ") as caught:
-        load_encoder(str(tmp_path / "export"))
-    assert len(str(caught.value).splitlines()) == 1
+    # The model norms the mean, not each token, and so does the feature: it is what timm gives to a classifier.
+    torch.testing.assert_close(encoder.features(images), vit.forward_head(vit.forward_features(images), pre_logits=True))
 
 
 @pytest.mark.parametrize(
-    ("error", "line"), [(ConnectionError("no network\nand a long story"), "no network"), (OSError(), "OSError")]
+    "name", ["test_convnext", "test_resnet", "test_vit", "beit_base_patch16_224", "swin_tiny_patch4_window7_224"]
 )
-def test_network_errors_are_one_clear_line(monkeypatch, error, line):
-    def offline(*_, **__):
-        raise error
+def test_any_model_of_timm_has_features(name):
+    small = {
+        "swin": {"embed_dim": 24, "depths": (1, 1), "num_heads": (1, 2)},
+        "beit": {"embed_dim": 24, "depth": 1, "num_heads": 2},
+    }
+    model = timm.create_model(name, num_classes=0, **small.get(name[:4], {})).eval()
+    encoder = Encoder.of(model, (0.5,) * 3, (0.5,) * 3, name)
+    assert encoder.image_size == tuple(model.pretrained_cfg["input_size"][1:])
+    images = torch.randn(2, 3, *encoder.image_size)
+    tokens = encoder.patch_tokens(images)
+    assert tokens.shape[::2] == (2, encoder.width)
+    features = encoder.features(images)
+    assert features.shape == (2, encoder.width)
+    if name != "test_vit":  # these pool the mean; ConvNeXt has its norm after that in its head
+        normed = model.head.norm(features[..., None, None])[..., 0, 0] if name == "test_convnext" else features
+        torch.testing.assert_close(normed, model.forward_head(model.forward_features(images), pre_logits=True))
+    assert ("token" in encoder.poolings) == ("vit" in name or "beit" in name)
 
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(ValueError, match=f"^timm:vit_tiny_patch16_224 cannot be loaded by timm: {line}$"):
-        load_encoder("timm:vit_tiny_patch16_224")
+
+def test_a_model_without_class_token_has_no_feature_of_it(images):
+    options: dict[str, Any] = CONFIG.timm_arguments() | {"class_token": False, "global_pool": "avg", "reg_tokens": 2}
+    encoder = Encoder.of(timm.create_model(CONFIG.name, **options), MEAN, STD, "mine")
+    assert encoder.poolings == ("mean",)
+    assert encoder.patch_tokens(images).shape == (3, 15, 48), "two registers are left out"
+    with pytest.raises(ValueError, match="mine has no class token: its features are the mean over patches"):
+        encoder.features(images, "token")
 
 
-def test_pretrained_weights_of_timm_by_name(monkeypatch):
-    vit = build_vit(ViTConfig(name="vit_tiny_patch16_224", depth=1))
-    asked = []
-    monkeypatch.setattr(timm, "create_model", lambda *name, **options: asked.append((name, options)) or vit)
-    encoder = load_encoder("timm:vit_tiny_patch16_224.augreg_in21k")
-    assert asked == [(("vit_tiny_patch16_224.augreg_in21k",), {"pretrained": True, "num_classes": 0})]
-    assert encoder.model is vit
-    assert encoder.mean == encoder.std == (0.5, 0.5, 0.5)  # as timm says that these weights were trained
+def test_what_is_no_model_of_timm_is_refused():
+    with pytest.raises(ValueError, match="mine is a Linear: an encoder must be a model of timm"):
+        Encoder.of(nn.Linear(2, 2), MEAN, STD, "mine")
+
+
+def test_mean_and_std_are_of_the_channels_that_the_model_sees(vit):
+    with pytest.raises(ValueError, match="mine sees 2 channels, but mean and std are given of 3 and 2"):
+        Encoder.of(vit, (0.5, 0.5, 0.5), STD, "mine")
+
+
+VIT: dict[str, Any] = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 0}
+SIZES: dict[str, tuple[type[nn.Module], Any, dict[str, Any]]] = {
+    "ViT": (VisionTransformer, vision_transformer.checkpoint_filter_fn, VIT),
+    "ViT with registers": (VisionTransformer, vision_transformer.checkpoint_filter_fn, VIT | {"reg_tokens": 4}),
+    "registers without positions": (
+        VisionTransformer, vision_transformer.checkpoint_filter_fn, VIT | {"reg_tokens": 4, "no_embed_class": True},
+    ),
+    "BEiT": (beit.Beit, beit.checkpoint_filter_fn, VIT | {"use_rel_pos_bias": True}),
+    "BEiT, shared": (beit.Beit, beit.checkpoint_filter_fn, VIT | {"use_shared_rel_pos_bias": True, "use_abs_pos_emb": False}),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:torch.searchsorted", "ignore:Using a non-tuple sequence")  # of timm's loading filter
+@pytest.mark.parametrize("size", ["48", "40x72"])
+@pytest.mark.parametrize("name", SIZES)
+def test_positions_are_interpolated_as_timm_does(tmp_path, name, size):
+    """The oracle is timm's way with its own weights: a model of the other size, and its loading filter."""
+    torch.manual_seed(0)
+    build, filter_fn, options = SIZES[name]
+    small: Any = build(img_size=32, **options)
+    nn.init.normal_(small.get_parameter(next(key for key, _ in small.named_parameters() if "pos" in key)))
+    torch.save(small.state_dict(), tmp_path / "weights.pth")
+    image_size = (48, 48) if size == "48" else (40, 72)
+    other: Any = build(img_size=image_size, **options).eval()
+    other.load_state_dict(filter_fn(small.state_dict(), other))
+    encoder = load_encoder(f"{tmp_path / 'weights.pth'}?heads=3&image_size={size}")
+    assert encoder.image_size == image_size
+    images = torch.randn(2, 3, *image_size)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.model(images), other(images), atol=1e-5, rtol=1e-5)
+        resized = load_encoder(f"{tmp_path / 'weights.pth'}?heads=3").resized(image_size)
+        torch.testing.assert_close(resized.model(images), other(images), atol=1e-5, rtol=1e-5)
+
+
+def test_other_sizes_of_exports_and_of_timm(tmp_path, vit):
+    export_timm(vit, CONFIG, tmp_path / "export", MEAN, STD)
+    encoder = load_encoder(f"{tmp_path / 'export'}?image_size=48x80")
+    assert encoder.image_size == (48, 80)
+    assert encoder.patch_tokens(torch.randn(2, 2, 48, 80)).shape == (2, 60, 48)
+    assert encoder.resized((48, 80)) is encoder
+
+
+def test_sizes_that_cannot_be(tmp_path, vit):
+    export_timm(vit, CONFIG, tmp_path / "export", MEAN, STD)
+    with pytest.raises(ValueError, match=r"export.* has patches of 8 x 8 px, which do not divide 48 x 50 px"):
+        load_encoder(f"{tmp_path / 'export'}?image_size=48x50")
+    encoder = Encoder.of(timm.create_model("test_resnet"), (0.5,) * 3, (0.5,) * 3, "mine")
+    with pytest.raises(ValueError, match="mine is a ResNet, whose image size timm cannot change"):
+        encoder.resized((48, 48))
+
+
+def test_attention_can_be_had_of_plain_vits_alone(vit):
+    assert Encoder.of(vit, MEAN, STD, "mine").plain_vit() is vit
+    other = Encoder.of(beit.Beit(img_size=32, **VIT), (0.5,) * 3, (0.5,) * 3, "mine")
+    with pytest.raises(ValueError, match=r"attention, masks and trees cannot be had of mine: expected .*, not a Beit"):
+        other.plain_vit()

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from evomask.tasks.knn import KnnConfig, class_votes, evaluate_knn, extract_features
+from evomask.tasks.features import extract_features
+from evomask.tasks.knn import KnnConfig, class_votes, evaluate_knn
 
 TEMPERATURE = 0.07
 
@@ -88,7 +89,8 @@ class ColourEncoder:
         self.model = nn.Identity()
         self.name = "colours"
 
-    def features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, pooling: str) -> Tensor:
+        assert pooling == "mean"
         return images.mean(dim=(2, 3)) * torch.tensor(self.std) + torch.tensor(self.mean)
 
 
@@ -127,7 +129,8 @@ def folders(tmp_path: Path) -> KnnConfig:
 def test_features_are_those_of_the_normalised_images_in_order(folders: KnnConfig) -> None:
     encoder = ColourEncoder()
     source, _ = folders.sources(encoder)  # type: ignore[arg-type]
-    features, labels = extract_features(encoder, source, folders, "images")  # type: ignore[arg-type]
+    settings = {"device": torch.device("cpu"), "workers": 0, "batch_size": 3}
+    features, labels = extract_features(encoder, source, "images", **settings)  # type: ignore[arg-type]
     expected = torch.tensor([BLUE, GREEN, RED, RED, RED, WHITE, (9, 0, 9), YELLOW]) / 255
     torch.testing.assert_close(features, expected)
     assert labels.tolist() == [0, 1, 2, 2, 2, 3, 4, 5]

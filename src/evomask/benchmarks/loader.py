@@ -200,7 +200,7 @@ def _crops(paths: list[Path], config: LoaderConfig, read: Callable[[Path], Tenso
 
 def _batches(
     paths: list[Path], config: LoaderConfig, workers: int = 0, read: Callable[[Path], Tensor] = read
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, ...]]:
     sampler = StepSampler(len(paths), config.batch_size, 0, range(len(paths) // config.batch_size))
     return load_batches(_crops(paths, config, read), sampler, workers, "cpu")
 

@@ -181,8 +181,8 @@ def agreement_with_exact_trees(config: OverheadConfig, device: torch.device) -> 
     """
     assert config.encoder is not None
     encoder = load_encoder(config.encoder)
-    vit = encoder.model.to(device).eval()
-    height, width = vit.patch_embed.img_size
+    vit = encoder.plain_vit().to(device)
+    height, width = encoder.image_size
     channels = len(encoder.mean)
     source = Scenes((height, width), AGREEMENT_IMAGES) if config.images is None else ImageFolder(config.images, channels)
     chosen = range(0, len(source), max(1, len(source) // AGREEMENT_IMAGES))[:AGREEMENT_IMAGES]

@@ -15,16 +15,17 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
     Args:
         source: images with labels.
         size: height and width.
+        shown: how much of the side that fits is seen, in (0, 1]. Usual are 224 of 256 pixels, 0.875.
 
     Raises:
         ValueError: the images have no labels.
     """
 
-    def __init__(self, source: ImageSource, size: tuple[int, int]):
+    def __init__(self, source: ImageSource, size: tuple[int, int], shown: float = 1.0):
         if not source.classes:
             raise ValueError(f"{source.name(0)} and the other images have no labels: put those of each class in a folder")
         self._source = source
-        self._size = size
+        self._size, self._shown = size, shown
 
     def __len__(self) -> int:
         return len(self._source)
@@ -34,15 +35,15 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         label = self._source.label(index)
         assert label is not None
         try:
-            return fit(self._source.image(index), self._size), label
+            return fit(self._source.image(index), self._size, self._shown), label
         except UnreadableImage as error:
             raise ValueError(f"{self._source.name(index)} cannot be read: {error}") from error
 
 
-def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(C, h, w) uint8 -> (C, H, W) uint8: scaled until it just covers the size, then cut around its centre."""
+def fit(image: Tensor, size: tuple[int, int], shown: float = 1.0) -> Tensor:
+    """(C, h, w) uint8 -> (C, H, W) uint8: scaled until `shown` of it just covers the size, then cut around its centre."""
     (height, width), (rows, columns) = image.shape[-2:], size
-    scale = max(rows / height, columns / width)
+    scale = max(rows / height, columns / width) / shown
     resized = [max(rows, round(height * scale)), max(columns, round(width * scale))]
     image = functional.resize(image, resized, interpolation=functional.InterpolationMode.BICUBIC, antialias=True)
     return functional.center_crop(image, [rows, columns]).to(torch.uint8)

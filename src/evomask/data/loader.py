@@ -1,28 +1,37 @@
-"""Batches of pretraining images, and the watch over files that cannot be read."""
+"""Batches of images for training, and the watch over files that cannot be read."""
 
 import signal
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from evomask.data.pretraining import PretrainingImages
-from evomask.data.sampler import StepSampler
+from evomask.data.images import ImageSource
+from evomask.data.sampler import Key, StepSampler
 
 UNREADABLE_SHARE = 0.01
 
 
-def load_batches(
-    dataset: PretrainingImages, sampler: StepSampler, workers: int, device_type: str
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (images_uint8 (b, C, H, W), noise (b, N), indices (b,)) for every micro-batch; the same for any number of workers.
+class TrainingImages(Protocol):
+    """`dataset[epoch, index] -> (..., index of the image that was used)`."""
+
+    source: ImageSource
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Key) -> tuple[Any, ...]: ...
+
+
+def load_batches(dataset: TrainingImages, sampler: StepSampler, workers: int, device_type: str) -> Iterator[tuple[Tensor, ...]]:
+    """Yield what the data set gives, stacked, for every micro-batch; the same for any number of workers.
 
     Raises:
         ValueError: over 1% of the files cannot be read, or a worker process died.
     """
     loader = DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # a Dataset is what has these two methods
         batch_sampler=sampler,
         num_workers=workers,
         pin_memory=device_type == "cuda",
@@ -32,14 +41,14 @@ def load_batches(
     batches = iter(loader)
     for keys in sampler:
         try:
-            images, noise, indices = next(batches)
+            batch = next(batches)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
             reason = "a process that loads images died, often for want of memory: lower --data.workers"
             raise ValueError(reason) from error
         # An image comes back under another number than was asked for where its file could not be read.
-        for (_, asked), used in zip(keys, indices.tolist(), strict=True):
+        for (_, asked), used in zip(keys, batch[-1].tolist(), strict=True):
             if used != asked:
                 unreadable.add(asked)
         if len(unreadable) > UNREADABLE_SHARE * len(dataset):
@@ -47,7 +56,7 @@ def load_batches(
             raise ValueError(
                 f"{len(unreadable)} of {len(dataset)} files cannot be read, more than 1%, {first} for one: mend or remove them"
             )
-        yield images, noise, indices
+        yield tuple(batch)
 
 
 def _be_a_quiet_worker(_: int) -> None:

@@ -1,11 +1,14 @@
-"""The optimiser of masked image modelling: AdamW, linear warm-up, cosine decay, step by step."""
+"""Optimisers and their schedule, linear warm-up and cosine decay, step by step."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
-from torch import nn
+from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
+from timm.optim.lars import Lars
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,39 @@ def build_adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     groups = param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=tokens)
     # The rate is a tensor of the loop's choosing at every step; 0 here shows that none was forgotten.
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
+
+
+def build_layer_decayed_adamw(classifier: nn.Module, config: OptimConfig, layer_decay: float) -> torch.optim.AdamW:
+    """Fused AdamW, whose rate falls by `layer_decay` from each block to the one before it (BEiT, MAE).
+
+    The head and the last norm have the full rate, block i of L the `layer_decay ** (L - i)` of it (i from 0), the embedding
+    `layer_decay ** (L + 1)`. One-dimensional parameters have no weight decay.
+    """
+    groups = param_groups_layer_decay(classifier, config.weight_decay, layer_decay=layer_decay)
+    return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
+
+
+def build_lars(heads: Sequence[nn.Linear], rates: Sequence[float], config: OptimConfig) -> "SkippingLars":
+    """LARS (You et al., 2017) for linear classifiers, each with its own rate: momentum 0.9, trust 0.001, as MAE probes.
+
+    The trust ratio adapts the rate of weights, not of biases.
+    """
+    groups = []
+    for head, rate in zip(heads, rates, strict=True):
+        common = {"lr_scale": rate / config.base_lr, "weight_decay": config.weight_decay}
+        groups.append({"params": [head.weight], "always_adapt": True} | common)
+        groups.append({"params": [head.bias], "always_adapt": False} | common)
+    return SkippingLars(groups, lr=0.0, momentum=0.9, trust_coeff=0.001)  # type: ignore[arg-type]
+
+
+class SkippingLars(Lars):
+    """timm's LARS, which leaves a step out where `found_inf` says so, as fused optimisers do."""
+
+    found_inf: Tensor
+
+    def step(self, closure: Any = None) -> Any:
+        """One step, or none; asks the device which."""
+        return None if self.found_inf.item() else super().step(closure)
 
 
 def learning_rate(step: int, *, config: OptimConfig, batch_size: int, steps_per_epoch: int, epochs: int) -> float:

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 Config = TypeVar("Config")
 
 
-def create_run(run: Path, config: Any, command: str) -> None:
-    """Make the folder and write its config.json.
+def create_run(run: Path, config: Any, command: str, **more: str) -> None:
+    """Make the folder and write its config.json, `more` included.
 
     Raises:
         ValueError: the folder is there already and not empty, or cannot be made.
@@ -31,7 +31,7 @@ def create_run(run: Path, config: Any, command: str) -> None:
     except OSError as error:
         raise ValueError(f"the folder {run} cannot be made ({error.strerror}): choose another --out") from error
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    record = {"command": command, "started": started, "config": to_dict(config)} | provenance()
+    record = {"command": command, "started": started, **more, "config": to_dict(config)} | provenance()
     write_atomically(run / "config.json", json.dumps(record, indent=2) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ def find_recipe(name: str) -> Callable[[], PretrainConfig]:
         ValueError: there is none; the message names those there are.
     """
     if name not in RECIPES:
-        raise ValueError(f"no recipe {name!r}: there are {', '.join(RECIPES)}")
+        similar = get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean {similar[0]!r}? There" if similar else "there"
+        raise ValueError(f"no recipe {name!r}: {hint} are {', '.join(RECIPES)}")
     return RECIPES[name]
 
 

@@ -65,10 +65,11 @@ def draw_encoder_picture(picture: str, encoder: Encoder, paths: Sequence[Path]) 
     """One of ENCODER_PICTURES, of image files.
 
     Raises:
-        ValueError: a file is not there or no image.
+        ValueError: a file is not there or no image, or the encoder is no plain ViT.
     """
+    vit = encoder.plain_vit()
     images = read_images(paths, encoder.image_size, encoder.in_chans)
-    return ENCODER_PICTURES[picture](encoder.model, normalise(images, encoder.mean, encoder.std), images)
+    return ENCODER_PICTURES[picture](vit, normalise(images, encoder.mean, encoder.std), images)
 
 
 def draw_reconstruction(run: Path, paths: Sequence[Path]) -> Figure:

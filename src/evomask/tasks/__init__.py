@@ -1,11 +1,32 @@
 """One file = one downstream task."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from evomask.tasks.finetune import FinetuneConfig, finetune
 from evomask.tasks.knn import KnnConfig, evaluate_knn
+from evomask.tasks.linear_probe import LinearProbeConfig, linear_probe
 
-TASKS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
-    "knn": (KnnConfig, evaluate_knn),
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """A task of `evomask evaluate`.
+
+    Attributes:
+        config: the type of its options.
+        evaluate: (encoder, options) -> metrics; of a task that trains, (encoder, options, folder, resume) -> metrics.
+        trains: whether it trains, that is, leaves a folder that can be resumed.
+    """
+
+    config: type
+    evaluate: Callable[..., dict[str, Any]]
+    trains: bool = False
+
+
+TASKS: dict[str, EvaluationTask] = {
+    "knn": EvaluationTask(KnnConfig, evaluate_knn),
+    "linear-probe": EvaluationTask(LinearProbeConfig, linear_probe, trains=True),
+    "finetune": EvaluationTask(FinetuneConfig, finetune, trains=True),
 }
-"""`evomask evaluate NAME`: the task's options, and the function (encoder, options) -> metrics. A task is a line here."""
+"""By name. A further task is a line here."""

@@ -1,0 +1,53 @@
+"""Features of all images of a labelled set, computed once."""
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from evomask.data.images import ImageSource
+from evomask.data.labelled import LabelledImages
+from evomask.engine.pretrain import normalise
+from evomask.engine.progress import ProgressBar
+from evomask.models.encoders import Encoder, Pooling
+
+
+@torch.no_grad()
+def features_of(encoder: Encoder, images_uint8: Tensor, pooling: Pooling) -> Tensor:
+    """(B, C, H, W) uint8 on the encoder's device -> (B, D) float32."""
+    return encoder.features(normalise(images_uint8, encoder.mean, encoder.std), pooling).float()
+
+
+def extract_features(
+    encoder: Encoder,
+    source: ImageSource,
+    title: str,
+    *,
+    device: torch.device,
+    workers: int,
+    batch_size: int = 128,
+    pooling: Pooling = "mean",
+    shown: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Features (n, D) and labels (n,) of all images, on the CPU.
+
+    Args:
+        encoder: goes to the device.
+        source: images with labels.
+        title: for the progress bar.
+        device: to compute on.
+        workers: processes that load images.
+        batch_size: images at a time.
+        pooling: what features are made of.
+        shown: how much of an image's shorter side is seen, see `LabelledImages`.
+    """
+    encoder.model.to(device)
+    loader = DataLoader(LabelledImages(source, encoder.image_size, shown), batch_size, num_workers=workers)
+    bar = ProgressBar(title, len(source))
+    features, labels, done = [], [], 0
+    for images_uint8, label in loader:
+        features.append(features_of(encoder, images_uint8.to(device), pooling).cpu())
+        labels.append(label)
+        done += len(label)
+        bar.update(done)
+    bar.close()
+    return torch.cat(features), torch.cat(labels)
