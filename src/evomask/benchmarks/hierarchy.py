@@ -50,13 +50,13 @@ class HierarchyConfig:
 
 def compare_hierarchies(config: HierarchyConfig) -> list[Comparison]:
     """A table a size of the grid, in milliseconds an image."""
+    device = distributed.pick_device(config.device)
     try:
         import fastcluster
         from scipy.cluster.hierarchy import linkage
     except ImportError as error:
         raise ValueError(f"{error.name} is what trees are compared with: pip install 'evomask[bench]'") from error
 
-    device = distributed.pick_device(config.device)
     comparisons = []
     for patches in config.patches:
         # No more memory than a batch of 14 x 14 patches takes.
