@@ -13,7 +13,6 @@ from torch import Tensor
 from evomask.data.images import ImageFolder, ImageSource
 from evomask.data.loader import load_batches
 from evomask.data.pretraining import PretrainingImages
-from evomask.data.sampler import StepSampler
 from evomask.data.scenes import Scenes
 from evomask.engine import distributed
 from evomask.engine.loop import StepResult, Task, TrainConfig
@@ -197,16 +196,8 @@ def pretraining_task(config: PretrainConfig, host: MAE) -> Task:
         flip=config.data.flip,
     )
 
-    def sampler(steps: range) -> StepSampler:
-        return StepSampler(
-            len(source),
-            settings.batch_size // config.masking.masks_per_tree,
-            settings.seed,
-            steps,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
-            micro_batches=settings.micro_batches,
-        )
+    images_a_step = settings.batch_size // config.masking.masks_per_tree
+    sampler = distributed.shared_out(len(source), images_a_step, settings.seed, settings.micro_batches)
 
     device = distributed.pick_device(settings.device)
     host.to(device)

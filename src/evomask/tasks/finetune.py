@@ -20,7 +20,6 @@ from torch.nn.functional import cross_entropy
 
 from evomask.data.labelled_crops import LabelledCrops, StratifiedSubset
 from evomask.data.loader import load_batches
-from evomask.data.sampler import StepSampler
 from evomask.engine import distributed
 from evomask.engine.loop import StepResult, Task, TrainConfig, train
 from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw, learning_rate
@@ -106,16 +105,7 @@ def finetune(encoder: Encoder, config: FinetuneConfig, out: Path, resume: bool =
     average = None if config.ema is None else ModelEmaV3(classifier, config.ema)
     dataset = LabelledCrops(source, encoder.image_size, encoder.in_chans, settings.seed, config.crop_scale, config.distortion)
 
-    def sampler(steps: range) -> StepSampler:
-        return StepSampler(
-            len(source),
-            settings.batch_size,
-            settings.seed,
-            steps,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
-            micro_batches=settings.micro_batches,
-        )
+    sampler = distributed.shared_out(len(source), settings.batch_size, settings.seed, settings.micro_batches)
 
     def batches(steps: range) -> Iterator[Any]:
         return load_batches(dataset, sampler(steps), config.workers, device.type)

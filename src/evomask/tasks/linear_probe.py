@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 
 from evomask.data.labelled_crops import LabelledCrops, StratifiedSubset
 from evomask.data.loader import load_batches
-from evomask.data.sampler import StepSampler
 from evomask.engine import distributed
 from evomask.engine.loop import StepResult, Task, TrainConfig, train
 from evomask.engine.optim import OptimConfig, build_lars, learning_rate
@@ -110,16 +109,7 @@ def linear_probe(encoder: Encoder, config: LinearProbeConfig, out: Path, resume:
         torch.manual_seed(settings.seed)
         probes = LinearProbes(encoder.width, len(source.classes), len(config.rates)).to(device)
 
-    def sampler(steps: range) -> StepSampler:
-        return StepSampler(
-            len(source),
-            settings.batch_size,
-            settings.seed,
-            steps,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
-            micro_batches=settings.micro_batches,
-        )
+    sampler = distributed.shared_out(len(source), settings.batch_size, settings.seed, settings.micro_batches)
 
     steps_per_epoch = sampler(range(0)).steps_per_epoch
     looks = {"device": device, "workers": config.workers, "pooling": config.pooling, "shown": config.shown}
