@@ -17,7 +17,7 @@ from evomask.masking import RandomMasking
 from evomask.models.mae import MAEConfig
 from evomask.models.vit import ViTConfig
 
-SECTIONS = ["results", "training", "masks", "hierarchy", "trees", "configuration"]
+SECTIONS = ["results", "training", "learning", "masks", "hierarchy", "trees", "configuration"]
 EVIL = '<script>alert("x")</script>&'
 NEVER_CLOSED = {"meta", "link", "img", "input", "br", "path", "use"}
 
@@ -113,6 +113,8 @@ def run(empty_run, originals, snapshots) -> Path:
     ]
     (empty_run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     save_images(empty_run / "snapshots" / "images.safetensors", originals, ["birds/a.png", "birds/b.png"])
+    looks = [{"step": 20 * n, "epoch": 2 * n, "knn": 30.0 + n, "rankme": 9.5, "monitor_seconds": 0.8} for n in range(3)]
+    (empty_run / "monitor.jsonl").write_text("".join(json.dumps(row) + "\n" for row in looks))
     for stage in snapshots:
         save_snapshot(stage, empty_run / "snapshots" / f"epoch_{stage.epoch:04d}.safetensors")
     (empty_run / "results").mkdir()
@@ -128,7 +130,7 @@ def test_every_part_of_a_run_is_on_the_page(run):
     page = Page(path)
     assert page.sections == SECTIONS
     assert 'class="missing"' not in page.html.partition("<noscript>")[0]
-    assert page.html.count('<svg role="img"') == 4
+    assert page.html.count('<svg role="img"') == 6
     for text in (
         "evomask pretrain demo --train.epochs 4",
         "evomask resume",
@@ -198,7 +200,8 @@ def test_the_sliders_data_are_the_snapshots(run, snapshots):
 def test_what_is_not_there_is_left_out_with_a_line(empty_run):
     page = Page(write_report(empty_run))
     assert page.sections == SECTIONS
-    for text in ("No evaluation yet", "No step has been logged yet", "No snapshots of this run yet"):
+    missing = ("No evaluation yet", "No step has been logged yet", "Nothing has been measured", "No snapshots of this run yet")
+    for text in missing:
         assert text in page.text
     assert page.data is None and page.pictures() == []
 
@@ -213,6 +216,14 @@ def test_a_run_with_static_masks_that_restores_no_pixels(run, snapshots):
     assert "Masks through training" in page.text and "not cut from trees" in page.text
     assert len(page.pictures()) == 2 * 2 + 2
     assert all(stage["depth"] is None and stage["restored"] is None for stage in page.data["stages"])
+
+
+def test_what_was_measured_during_training_is_drawn_with_its_cost(run):
+    page = Page(write_report(run))
+    drawn = {attributes.get("aria-label") or "" for tag, attributes in page.tags if tag == "svg"}
+    assert sum(caption.startswith(("kNN accuracy on held-out", "RankMe")) for caption in drawn) == 2
+    assert not any(caption.startswith("How far away") for caption in drawn)  # these rows hold no attention distance
+    assert "The 3 looks took 2 s, 3.0% of what training took." in page.text  # 40 steps of 50 images, 25 images a second: 80 s
 
 
 def test_bars_stand_at_their_accuracy_and_at_chance(run):

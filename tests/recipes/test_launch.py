@@ -14,7 +14,7 @@ from evomask.engine.checkpoint import checkpoints, load_checkpoint
 from evomask.engine.loop import Moment, TrainConfig
 from evomask.engine.metrics import read_metrics
 from evomask.engine.optim import OptimConfig
-from evomask.engine.pretrain import DataConfig, PretrainConfig, PretrainStep, build_host
+from evomask.engine.pretrain import DataConfig, MonitorConfig, PretrainConfig, PretrainStep, build_host
 from evomask.engine.run import read_run
 from evomask.engine.signals import Stopped
 from evomask.models.mae import MAEConfig
@@ -34,6 +34,7 @@ CONFIG = PretrainConfig(
     data=DataConfig(scenes=64, workers=0),
     optim=OptimConfig(base_lr=0.02, warmup_epochs=0.5, clip_grad=1.0),
     train=TrainConfig(epochs=3, batch_size=16, micro_batches=2, device="cpu", log_every=1),
+    monitor=MonitorConfig(images=16),
 )
 STEPS = 12
 
@@ -110,7 +111,16 @@ def test_the_whole_run_is_the_same_again(tmp_path: Path, whole: Path) -> None:
 
 def test_a_finished_run_holds_everything(whole: Path) -> None:
     names = {path.name for path in whole.iterdir() if path.name != ".lock"}
-    assert names == {"config.json", "metrics.jsonl", "checkpoints", "tensorboard", "snapshots", "export", "report.html"}
+    assert names == {
+        "config.json",
+        "metrics.jsonl",
+        "monitor.jsonl",
+        "checkpoints",
+        "tensorboard",
+        "snapshots",
+        "export",
+        "report.html",
+    }
     assert read_run(whole, PretrainConfig) == CONFIG
     assert [row["step"] for row in read_metrics(whole)] == list(range(STEPS))
     assert [path.name for path in checkpoints(whole)] == ["step_00000012"]

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from evomask.tasks.features import extract_features
-from evomask.tasks.knn import KnnConfig, class_votes, evaluate_knn
+from evomask.tasks.knn import KnnConfig, class_votes, evaluate_knn, leave_one_out_accuracy
 
 TEMPERATURE = 0.07
 
@@ -169,3 +169,20 @@ def test_without_folders_there_are_scenes_that_were_not_trained_on() -> None:
     assert train.image(0).shape == (3, 32, 40)
     pictures = {train.image(index).numpy().tobytes() for index in range(40)}
     assert not any(val.image(index).numpy().tobytes() in pictures for index in range(20))
+
+
+def test_leave_one_out_asks_all_but_the_image_itself(labelled: tuple[Tensor, Tensor, Tensor]) -> None:
+    train, labels, _ = labelled
+    train[3] = train[4]  # equal features of two images, whose labels differ: neither may find itself
+    right = 0
+    for i in range(len(train)):
+        others = [j for j in range(len(train)) if j != i]
+        votes = naive_votes(train[others].tolist(), labels[others].tolist(), train[i].tolist(), 4, 7)
+        right += votes.index(max(votes)) == labels[i].item()
+    assert leave_one_out_accuracy(train, labels, k=7) == pytest.approx(100 * right / len(train))
+
+
+def test_leave_one_out_of_two_images() -> None:
+    features = torch.tensor([[1.0, 0.0], [0.9, 0.1]])
+    assert leave_one_out_accuracy(features, torch.tensor([1, 1])) == 100
+    assert leave_one_out_accuracy(features, torch.tensor([0, 1])) == 0

@@ -8,13 +8,17 @@ from torch.utils.tensorboard import SummaryWriter
 
 from evomask.engine.run import write_atomically
 
+METRICS = "metrics.jsonl"
+MONITOR = "monitor.jsonl"
+"""Rows of another kind, and rarer: what the model has learnt so far."""
+
 
 class MetricsLog:
     """Appends rows to both files. Rows of steps that a resumed run does again are dropped first."""
 
-    def __init__(self, run: Path, first_step: int):
-        self._path = run / "metrics.jsonl"
-        kept = [row for row in read_metrics(run) if row["step"] < first_step]
+    def __init__(self, run: Path, first_step: int, name: str = METRICS):
+        self._path = run / name
+        kept = [row for row in read_metrics(run, name) if row["step"] < first_step]
         write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self._path.open("a", buffering=1)  # a line at a time: a killed run loses none
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
@@ -34,9 +38,9 @@ class MetricsLog:
         self._board.close()
 
 
-def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The rows of RUN/metrics.jsonl in the order of steps; a last line that a kill cut short is left out."""
-    path = run / "metrics.jsonl"
+def read_metrics(run: Path, name: str = METRICS) -> list[dict[str, float]]:
+    """The rows of such a file in the order of steps; a last line that a kill cut short is left out."""
+    path = run / name
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

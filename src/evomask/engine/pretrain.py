@@ -89,6 +89,29 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MonitorConfig:
+    """What is measured while a model trains; it changes nothing of the training.
+
+    Attributes:
+        every: epochs between two looks, the first before training, one more at the end; 0: none.
+        root: held-out images, a sub-folder for each class: each is classified by its nearest neighbours among the others. None:
+            no labels are looked at, only what can be said without them is measured, on images of the training set; the
+            embedded scenes have held-out ones of their own.
+        images: at most so many of them, from all over the set. The accuracy on 1,000 has a standard error of up to 1.6 points.
+    """
+
+    every: int = 10
+    root: Path | None = None
+    images: int = 1_000
+
+    def __post_init__(self):
+        if self.every < 0:
+            raise ValueError(f"--monitor.every must be at least 0, not {self.every}")
+        if self.images < 2:
+            raise ValueError(f"--monitor.images must be at least 2, not {self.images}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """A pretraining run: its recipe's name, and every value that determines it."""
 
@@ -98,6 +121,7 @@ class PretrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
     def __post_init__(self):
         channels = self.host.encoder.in_chans

@@ -65,6 +65,14 @@ def group_curve(metrics: Metrics) -> Figure:
     return figure
 
 
+@styled
+def monitor_curve(rows: Metrics, name: str, label: str) -> Figure:
+    """One measurement of the model in training; rows of monitor.jsonl, one a look."""
+    figure, ax = _axes(label)
+    ax.plot(*series(rows, name), color=GREEN, marker="o", markersize=4)
+    return figure
+
+
 def series(metrics: Metrics, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps in ascending order, and the values logged there; left out where there is none or it is not finite."""
     pairs = {row["step"]: value for row in metrics if (value := row.get(name)) is not None and math.isfinite(value)}

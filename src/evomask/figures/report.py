@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from evomask.engine.metrics import read_metrics
+from evomask.engine.metrics import MONITOR, read_metrics
 from evomask.engine.run import write_atomically
 from evomask.figures import curves
 from evomask.figures.sliders import Stages, hierarchy_slider, read_stages, slider_data, stage_slider
@@ -48,6 +48,11 @@ class RunFolder:
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl."""
         return read_metrics(self.path)
+
+    @cached_property
+    def monitor(self) -> list[dict[str, float]]:
+        """The rows of monitor.jsonl."""
+        return read_metrics(self.path, MONITOR)
 
     @cached_property
     def results(self) -> dict[str, dict[str, Any]]:
@@ -128,20 +133,27 @@ def _tiles(run: RunFolder) -> str:
     if not len(loss):
         return ""
     mean, last = curves.running_mean(loss), run.metrics[-1]
-    epochs, batch = run.settings.get("train.epochs", "?"), run.settings.get("train.batch_size")
+    epochs = run.settings.get("train.epochs", "?")
     tiles = [
         ("loss", f"{mean[-1]:.3f}", f"from {loss[0]:.3f}"),
         ("epochs", f"{int(last['epoch']) + 1}", f"of {epochs}, {int(last['step']) + 1:,} steps"),
     ]
-    step, speed = curves.series(run.metrics, "images_per_second")
-    if len(speed) and batch:
-        seconds = float((np.diff(step, prepend=-1) * batch / speed).sum())
+    seconds = _seconds(run)
+    if seconds:
+        _, speed = curves.series(run.metrics, "images_per_second")
         tiles += [
             ("training", _duration(seconds), "without pauses"),
             ("images a second", f"{np.median(speed):,.0f}", "median"),
         ]
     items = "".join(f"<li><span>{a}</span><strong>{b}</strong><small>{c}</small></li>" for a, b, c in tiles)
     return f'<ul class="tiles">{items}</ul>'
+
+
+def _seconds(run: RunFolder) -> float:
+    """What the steps took together, 0 where that is not known."""
+    batch = run.settings.get("train.batch_size")
+    step, speed = curves.series(run.metrics, "images_per_second")
+    return float((np.diff(step, prepend=-1) * batch / speed).sum()) if batch and len(speed) else 0.0
 
 
 def results(run: RunFolder) -> str:
@@ -193,6 +205,32 @@ def training(run: RunFolder) -> str:
     return _section("training", "Training", f'<div class="charts">{charts}</div>')
 
 
+def learning(run: RunFolder) -> str:
+    """What was measured of the model while it trained, and what that cost."""
+    title = "What it has learnt, as it trained"
+    if not run.monitor:
+        return _section(
+            "learning", title, _missing("Nothing has been measured during training: see <code>--monitor.every</code>.")
+        )
+    charts = "".join(
+        _chart(name, caption, curves.monitor_curve(run.monitor, name, label))
+        for name, (label, caption) in MONITORED.items()
+        if len(curves.series(run.monitor, name)[0])
+    )
+    spent, seconds = sum(curves.series(run.monitor, "monitor_seconds")[1]), _seconds(run)
+    cost = f"The {len(run.monitor)} looks took {_duration(spent)}"
+    cost += f", {spent / seconds:.1%} of what training took." if seconds else "."
+    return _section("learning", title, f'<div class="charts">{charts}</div><p class="note">{cost}</p>')
+
+
+MONITORED = {
+    "knn": ("accuracy, %", "kNN accuracy on held-out images: each is classified by the others that are nearest to it."),
+    "rankme": ("dimensions", "RankMe: how many dimensions the features use. It needs no labels; a collapse shows as a fall."),
+    "attention_distance": ("patches", "How far away patches look, on average, in the attention that masks are made of."),
+}
+"""Measurements of monitor.jsonl: the name of the axis, and what to say below."""
+
+
 def stages(run: RunFolder) -> str:
     """Masks and reconstructions of the same images, with a slider through training."""
     if run.stages is None:
@@ -238,6 +276,7 @@ SECTIONS: tuple[Callable[[RunFolder], str], ...] = (
     overview,
     results,
     training,
+    learning,
     stages,
     hierarchy,
     tree_health,

@@ -1,4 +1,6 @@
-"""What happens along a pretraining run: pictures of a few images at a dozen stages; at the end exports and the report."""
+"""What happens along a pretraining run: measurements, pictures of a few images at a dozen stages; at the end exports and the
+report.
+"""
 
 import sys
 from functools import cached_property, partial
@@ -8,14 +10,14 @@ import torch
 from torch import Tensor
 
 from evomask.analysis.snapshot import save_images, save_snapshot, take_snapshot
-from evomask.data.decode import UnreadableImage
-from evomask.data.labelled import fit
 from evomask.data.sampler import sample_seed
+from evomask.data.spread import spread_images
 from evomask.engine.loop import Hook, Moment
 from evomask.engine.pretrain import PretrainConfig, normalise
 from evomask.figures.report import write_report
 from evomask.models.export import export_timm, export_transformers
 from evomask.models.mae import MAE
+from evomask.recipes.monitor import Monitor
 
 SNAPSHOT_IMAGES = 6
 SNAPSHOT_STAGES = 12
@@ -24,7 +26,7 @@ EXPORTS = ("timm", "transformers")
 
 def run_hooks(config: PretrainConfig, run: Path, host: MAE) -> list[Hook]:
     """The hooks of a run, for the training loop."""
-    return [_Snapshots(config, run, host), partial(_finish, config, run, host)]
+    return [Monitor(config, run, host), _Snapshots(config, run, host), partial(_finish, config, run, host)]
 
 
 def _finish(config: PretrainConfig, run: Path, host: MAE, moment: Moment) -> None:
@@ -88,17 +90,8 @@ class _Snapshots:
 
     @cached_property
     def _images(self) -> tuple[Tensor, list[str]]:
-        """(n, C, H, W) uint8 images from all over the training set, the first readable one of each part, and their names."""
+        """(n, C, H, W) uint8 images from all over the training set, and their names."""
         vit = self._config.host.encoder
         source = self._config.data.source(vit.image_size, vit.in_chans, self._config.train.seed)
-        images, names = [torch.empty(0, vit.in_chans, *vit.image_size, dtype=torch.uint8)], []
-        for part in range(SNAPSHOT_IMAGES):
-            for index in range(part * len(source) // SNAPSHOT_IMAGES, (part + 1) * len(source) // SNAPSHOT_IMAGES):
-                try:
-                    image = source.image(index)
-                except UnreadableImage:
-                    continue
-                images.append(fit(image, vit.image_size).unsqueeze(0))
-                names.append(source.name(index))
-                break
-        return torch.cat(images), names
+        images, indices = spread_images(source, vit.image_size, vit.in_chans, SNAPSHOT_IMAGES)
+        return images, [source.name(index) for index in indices]

@@ -42,9 +42,9 @@ def start(config: PretrainConfig, out: Path | None, command: str) -> Path:
     """Pretrain as configured; `command` is what to write down as the way to repeat it. For the rest see `pretrain`."""
     run = out if out is not None else free_folder(Path("runs") / config.recipe)
     host = build_host(config)
-    task = pretraining_task(config, host)  # before the folder is made, so that a mistake leaves none behind
+    task, hooks = pretraining_task(config, host), run_hooks(config, run, host)  # a mistake leaves no folder behind
     create_run(run, config, command)
-    train(task, config.train, run, run_hooks(config, run, host))
+    train(task, config.train, run, hooks)
     return run
 
 

@@ -2,7 +2,7 @@
 
 from evomask.engine.loop import TrainConfig
 from evomask.engine.optim import OptimConfig
-from evomask.engine.pretrain import DataConfig, PretrainConfig
+from evomask.engine.pretrain import DataConfig, MonitorConfig, PretrainConfig
 from evomask.models.mae import MAEConfig
 from evomask.models.vit import ViTConfig
 
@@ -24,6 +24,7 @@ def demo() -> PretrainConfig:
         data=DataConfig(scenes=5_000, workers=1, crop_scale=(0.7, 1.0)),
         optim=OptimConfig(base_lr=16e-3, warmup_epochs=1, clip_grad=1.0),  # the rate itself is an eighth of that
         train=TrainConfig(epochs=12, batch_size=32),
+        monitor=MonitorConfig(every=4, images=400),
     )
 
 

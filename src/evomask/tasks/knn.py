@@ -53,10 +53,29 @@ def class_votes(
     train_features: Tensor, train_labels: Tensor, features: Tensor, classes: int, k: int, temperature: float
 ) -> Tensor:
     """(n, classes) float, the weighted votes of the k training features nearest to each of `features` (n, D)."""
-    votes = []
     neighbours = normalize(train_features, dim=1)
-    for part in normalize(features, dim=1).split(1024):  # never all similarities at once
-        similarity, nearest = (part @ neighbours.T).topk(min(k, len(neighbours)), dim=1)
-        weight = (similarity / temperature).exp().unsqueeze(-1)
-        votes.append((one_hot(train_labels[nearest], classes) * weight).sum(dim=1))
-    return torch.cat(votes)
+    parts = normalize(features, dim=1).split(1024)  # never all similarities at once
+    return torch.cat([_votes(part @ neighbours.T, train_labels, classes, k, temperature) for part in parts])
+
+
+def leave_one_out_accuracy(
+    features: Tensor, labels: Tensor, k: int = KnnConfig.k, temperature: float = KnnConfig.temperature
+) -> float:
+    """Top-1 accuracy in percent where each of `features` (n, D) is classified by the k nearest of the other ones.
+
+    Args:
+        features: of some thousand images at most: all their similarities are held at once.
+        labels: (n,) long.
+        k: neighbours that vote.
+        temperature: the smaller, the more the nearest count.
+    """
+    unit = normalize(features, dim=1)
+    similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
+    votes = _votes(similarity, labels, int(labels.max()) + 1, k, temperature)
+    return 100 * (votes.argmax(dim=1) == labels).double().mean().item()
+
+
+def _votes(similarity: Tensor, train_labels: Tensor, classes: int, k: int, temperature: float) -> Tensor:
+    nearest_similarity, nearest = similarity.topk(min(k, similarity.shape[1]), dim=1)
+    weight = (nearest_similarity / temperature).exp().unsqueeze(-1)
+    return (one_hot(train_labels[nearest], classes) * weight).sum(dim=1)
