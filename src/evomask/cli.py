@@ -6,6 +6,7 @@ Heavy imports wait until a command needs them, so that help and mistakes are ans
 
 import contextlib
 import difflib
+import inspect
 import io
 import json
 import logging
@@ -95,7 +96,7 @@ def pretrain(arguments: list[str]) -> None:
         config: Annotated[PretrainConfig, tyro.conf.arg(name="")]
 
     default = PretrainOptions(config=recipe())
-    options = _parse(PretrainOptions, arguments[1:], f"evomask pretrain {name}", default)
+    options = _parse(PretrainOptions, arguments[1:], f"evomask pretrain {name}", default, inspect.getdoc(recipe))
     print(launch.start(options.config, options.out, command=shlex.join(["evomask", "pretrain", *arguments])))
 
 
@@ -179,7 +180,7 @@ def evaluate(arguments: list[str]) -> None:
         out: Path | None = None
         config: Annotated[config_type, tyro.conf.arg(name="")]  # type: ignore[valid-type]
 
-    options = _parse(EvaluateOptions, arguments[1:], f"evomask evaluate {name}")
+    options = _parse(EvaluateOptions, arguments[1:], f"evomask evaluate {name}", description=_summary(docs[name]))
     from evomask.recipes.evaluation import start_evaluation
 
     command = shlex.join(["evomask", "evaluate", *arguments])
@@ -214,7 +215,7 @@ def bench(arguments: list[str]) -> None:
         json: Path | None = None
         config: Annotated[config_type, tyro.conf.arg(name="")]  # type: ignore[valid-type]
 
-    options = _parse(BenchOptions, arguments[1:], f"evomask bench {name}")
+    options = _parse(BenchOptions, arguments[1:], f"evomask bench {name}", description=_summary(run_benchmark.__doc__))
     if options.json is not None and options.json.exists():
         raise ValueError(f"{options.json} exists: choose another --json")
     comparisons = run_benchmark(options.config)
@@ -292,11 +293,16 @@ def _choose_first(arguments: list[str], described: dict[str, str | None], kind: 
     """The name that the arguments begin with. Where help is asked for instead, the names there are, and no more is done."""
     if arguments and arguments[0] in ("-h", "--help"):
         print(f"usage: {prog} {kind.upper()} [OPTIONS]   (`{prog} {kind.upper()} --help` lists the options)\n")
-        print("\n".join(f"  {name:20}{(text or '').splitlines()[0]}" for name, text in described.items()))
+        width = max(map(len, described)) + 2
+        print("\n".join(f"  {name:{width}}{(text or '').splitlines()[0]}" for name, text in described.items()))
         raise SystemExit(0)
     if not arguments or arguments[0].startswith("-"):
         raise ValueError(f"name a {kind} first: {', '.join(described)}")
     return _choose(arguments[0], list(described), kind)
+
+
+def _summary(text: str | None) -> str:
+    return (text or "").partition("\n\n")[0]
 
 
 def _choose(name: str, known: list[str], kind: str) -> str:
@@ -307,13 +313,20 @@ def _choose(name: str, known: list[str], kind: str) -> str:
     raise ValueError(f"no {kind} {name!r}: {hint}")
 
 
-def _parse(options_type: type[Options], arguments: list[str], prog: str, default: Options | None = None) -> Options:
-    """Parse with tyro, whose error box is turned into one line."""
+def _parse(
+    options_type: type[Options],
+    arguments: list[str],
+    prog: str,
+    default: Options | None = None,
+    description: str | None = None,
+) -> Options:
+    """Parse with tyro, whose error box is turned into one line. The description stands above the options in the help."""
     box = io.StringIO()
     given: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(box):
-            return tyro.cli(options_type, args=arguments, prog=prog, config=(tyro.conf.FlagConversionOff,), **given)
+            settings = (tyro.conf.FlagConversionOff,)
+            return tyro.cli(options_type, args=arguments, prog=prog, description=description, config=settings, **given)
     except SystemExit as exit_:
         if not exit_.code:
             raise
