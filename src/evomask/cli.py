@@ -170,7 +170,7 @@ def evaluate(arguments: list[str]) -> None:
 
         Attributes:
             encoder: a run or a checkpoint of it, a folder in the format of timm or transformers, a weights file, timm:NAME,
-                hf:NAME, or untrained:RECIPE. What weights do not say may follow:
+                hf:NAME, or untrained:RECIPE or untrained:RUN. What weights do not say may follow:
                 weights.pth?heads=4&image_size=96&mean=0.5&std=0.2
             out: the folder to make, for result.json. None: the first free of results/TASK, results/TASK-2, ...
             config: the task.
@@ -235,7 +235,7 @@ class ShowOptions:
     Attributes:
         images: image files; none for the pictures of a run, stages and loss.
         encoder: a run or a checkpoint of it, a folder in the format of timm or transformers, a weights file, timm:NAME,
-            hf:NAME, or untrained:RECIPE. What weights do not say may follow:
+            hf:NAME, or untrained:RECIPE or untrained:RUN. What weights do not say may follow:
             weights.pth?heads=4&image_size=96&mean=0.5&std=0.2
             stages, loss and reconstruction need a run.
         out: the picture to write; its ending says the format, png, webp, svg or pdf. None: PICTURE.png
@@ -345,7 +345,7 @@ def _message_in(box: str) -> str:
 
 def _one_line(error: Exception) -> str:
     if "OutOfMemory" in type(error).__name__:
-        return "the device is out of memory: lower --train.batch-size, or raise --train.micro-batches"
+        return "the device is out of memory: lower the batch size, or raise the number of micro-batches"
     # An error in a process that loads images arrives with its traceback, the error itself in the last line.
     _, traceback, rest = str(error).partition("Original Traceback")
     text = rest.strip().splitlines()[-1].partition(": ")[2] if traceback else str(error)

@@ -20,6 +20,7 @@ from evomask.engine.signals import Stopped
 from evomask.models.mae import MAEConfig
 from evomask.models.vit import ViTConfig
 from evomask.recipes import RECIPES, hooks, launch
+from evomask.recipes.evaluation import encoder_of
 from evomask.recipes.hooks import export
 from evomask.recipes.launch import free_folder, load_host, pretrain, resume, untrained_encoder
 
@@ -167,6 +168,12 @@ def test_the_untrained_encoder_has_the_weights_that_training_starts_from() -> No
     torch.testing.assert_close(encoder.model.state_dict(), build_host(CONFIG).encoder.state_dict(), rtol=0, atol=0)
     assert (encoder.name, encoder.mean, encoder.std) == ("untrained:tiny", CONFIG.data.mean, CONFIG.data.std)
     assert not encoder.model.training
+
+
+def test_the_untrained_encoder_of_a_run_is_that_of_its_own_configuration(whole: Path) -> None:
+    encoder = encoder_of(f"untrained:{whole}")
+    assert encoder.image_size == (32, 48)
+    torch.testing.assert_close(encoder.model.state_dict(), build_host(CONFIG).encoder.state_dict(), rtol=0, atol=0)
 
 
 def test_free_folders_are_counted(tmp_path: Path) -> None:

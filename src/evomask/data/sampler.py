@@ -46,11 +46,11 @@ class StepSampler(Sampler[list[Key]]):
         self, length: int, batch_size: int, seed: int, steps: range, rank: int = 0, world_size: int = 1, micro_batches: int = 1
     ):
         if length < batch_size:
-            raise ValueError(f"there are only {length} images for a batch of {batch_size}: lower --train.batch-size")
+            raise ValueError(f"there are only {length} images for a batch of {batch_size}: lower the batch size")
         if batch_size % (world_size * micro_batches):
             raise ValueError(
                 f"a batch of {batch_size} cannot be shared out to {world_size} processes with {micro_batches} micro-batches "
-                "each: change --train.batch-size or --train.micro-batches"
+                "each: change the batch size or the number of micro-batches"
             )
         self.steps_per_epoch = length // batch_size
         self._length, self._batch_size, self._seed, self._steps = length, batch_size, seed, steps

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from evomask.engine.checkpoint import checkpoints
-from evomask.engine.run import create_run, from_dict
+from evomask.engine.pretrain import PretrainConfig
+from evomask.engine.run import create_run, from_dict, read_run
 from evomask.figures.classification import calibration, confusion_matrix
 from evomask.figures.style import save
 from evomask.models.encoders import Encoder, load_encoder
@@ -17,9 +18,13 @@ from evomask.tasks.result import make_result_folder, write_result
 
 
 def encoder_of(spec: str) -> Encoder:
-    """The encoder that `spec` names, see `load_encoder`; or `untrained:RECIPE`, with the weights that training starts from."""
+    """The encoder that `spec` names, see `load_encoder`; or `untrained:RECIPE`, or `untrained:RUN`, with the weights that its
+    training starts from.
+    """
     kind, _, name = spec.partition(":")
-    return untrained_encoder(find_recipe(name)()) if kind == "untrained" else load_encoder(spec)
+    if kind != "untrained":
+        return load_encoder(spec)
+    return untrained_encoder(read_run(Path(name), PretrainConfig) if Path(name).is_dir() else find_recipe(name)())
 
 
 def start_evaluation(task: str, spec: str, config: Any, out: Path | None, command: str) -> Path:

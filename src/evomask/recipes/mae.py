@@ -24,7 +24,7 @@ def demo() -> PretrainConfig:
         data=DataConfig(scenes=5_000, workers=1, crop_scale=(0.7, 1.0)),
         optim=OptimConfig(base_lr=16e-3, warmup_epochs=1, clip_grad=1.0),  # the rate itself is an eighth of that
         train=TrainConfig(epochs=12, batch_size=32),
-        monitor=MonitorConfig(every=4, images=400),
+        monitor=MonitorConfig(every=4, images=300),
     )
 
 

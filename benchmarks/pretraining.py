@@ -1,0 +1,138 @@
+"""What pretraining with several masks brings, beside none: kNN, linear probe and fine-tuning with a tenth of the labels.
+
+    python benchmarks/pretraining.py --images imagenette112 --out results/pretraining
+    python benchmarks/pretraining.py --images imagenette112 --out results/micro --pretrain="--train.epochs 8 ..."
+
+`--images` holds train/ and val/, each with a folder a class. Every pretraining is a run of `evomask pretrain` with the same
+options but for masks and seed; "none" is the encoder that the first masks' run of that seed started from. What is finished is
+not done again, and what was broken off goes on, so that the same command may be given until the table stands.
+
+The table: means over seeds, with the half width of a 95% confidence interval (Student's t); below it, differences between
+masks, paired by seed.
+"""
+
+import argparse
+import json
+import math
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+NONE = "none"
+EVALUATIONS = {
+    "kNN": ["knn"],
+    "linear probe": [
+        *("linear-probe", "--cached", "True", "--pooling", "mean", "--loop.batch-size", "256", "--validate-every", "10"),
+        *("--rates", "1", "3", "10", "30", "100", "300"),
+    ],
+    "fine-tuning, 10% of the labels": [
+        *("finetune", "--label-share", "0.1", "--loop.epochs", "12", "--loop.batch-size", "32", "--optim.base-lr", "4e-3"),
+        *("--optim.warmup-epochs", "2", "--layer-decay", "0.75", "--drop-path", "0", "--mixup", "0", "--cutmix", "0"),
+        *("--crop-scale", "0.35", "1", "--random-erasing", "0", "--validate-every", "12"),
+    ],
+}
+"""What the columns of the table are."""
+
+STUDENT_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""97.5% quantiles by degrees of freedom."""
+
+
+def main() -> None:
+    """Do what is not done yet, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="a folder with train/ and val/")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for runs and results")
+    parser.add_argument("--recipe", default="vit_tiny_mae_112")
+    parser.add_argument("--masks", nargs="+", default=["evolved", "random"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--pretrain", type=shlex.split, default=[], help="further options of `evomask pretrain`, in one word")
+    parser.add_argument("--evaluate", type=shlex.split, default=[], help="further options of `evomask evaluate`, in one word")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for seed in arguments.seeds:
+        for masks in arguments.masks:
+            pretrain(arguments, masks, seed)
+            evaluate(arguments, masks, seed, str(run_folder(arguments, masks, seed)))
+        evaluate(arguments, NONE, seed, f"untrained:{run_folder(arguments, arguments.masks[0], seed)}")
+    print(table(arguments))
+
+
+def run_folder(arguments: argparse.Namespace, masks: str, seed: int) -> Path:
+    """Of a pretraining."""
+    return arguments.out / f"{masks}-{seed}"
+
+
+def result_folder(arguments: argparse.Namespace, masks: str, seed: int, column: str) -> Path:
+    """Of an evaluation."""
+    return arguments.out / f"{masks}-{seed}-{EVALUATIONS[column][0]}"
+
+
+def pretrain(arguments: argparse.Namespace, masks: str, seed: int) -> None:
+    """Run it, or go on with it."""
+    run = run_folder(arguments, masks, seed)
+    if (run / "report.html").exists():  # written last
+        return
+    if run.exists():
+        run_evomask("resume", str(run))
+        return
+    options = ["--data.root", str(arguments.images / "train"), "--masking.strategy", masks, "--train.seed", str(seed)]
+    run_evomask("pretrain", arguments.recipe, *options, *arguments.pretrain, "--out", str(run))
+
+
+def evaluate(arguments: argparse.Namespace, masks: str, seed: int, encoder: str) -> None:
+    """Evaluate by every column of the table."""
+    images = ["--train", str(arguments.images / "train"), "--val", str(arguments.images / "val")]
+    for column, (task, *options) in EVALUATIONS.items():
+        folder = result_folder(arguments, masks, seed, column)
+        if (folder / "result.json").exists():
+            continue
+        if (folder / "config.json").exists():
+            run_evomask("resume", str(folder))
+            continue
+        seeded = [] if task == "knn" else ["--loop.seed", str(seed)]
+        settings = [*images, *options, *seeded, *arguments.evaluate]
+        run_evomask("evaluate", task, "--encoder", encoder, *settings, "--out", str(folder))
+
+
+def run_evomask(*arguments: str) -> None:
+    """Run a command of evomask; where it fails, it has said why."""
+    code = subprocess.run([sys.executable, "-m", "evomask.cli", *arguments], check=False).returncode
+    if code:
+        raise SystemExit(code)
+
+
+def table(arguments: argparse.Namespace) -> str:
+    """Markdown."""
+    accuracy = {
+        (masks, column): [
+            json.loads((result_folder(arguments, masks, seed, column) / "result.json").read_text())["metrics"]["top1"]
+            for seed in arguments.seeds
+        ]
+        for masks in [*arguments.masks, NONE]
+        for column in EVALUATIONS
+    }
+    lines = [f"| top-1, % | {' | '.join(EVALUATIONS)} |", "|---" * (1 + len(EVALUATIONS)) + "|"]
+    for masks in [*arguments.masks, NONE]:
+        lines.append(f"| {masks} | {' | '.join(spread(accuracy[masks, column]) for column in EVALUATIONS)} |")
+    first, *others = [*arguments.masks, NONE]
+    for other in others:
+        cells = []
+        for column in EVALUATIONS:
+            pairs = zip(accuracy[first, column], accuracy[other, column], strict=True)
+            cells.append(spread([mine - theirs for mine, theirs in pairs], sign="+"))
+        lines.append(f"| {first} less {other} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float], sign: str = "") -> str:
+    """Mean and half width of the 95% confidence interval."""
+    mean = f"{statistics.mean(values):{sign}.1f}"
+    if len(values) < 2:
+        return mean
+    return f"{mean} ± {STUDENT_T[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values)):.1f}"
+
+
+if __name__ == "__main__":
+    main()
