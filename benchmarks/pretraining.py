@@ -25,7 +25,7 @@ EVALUATIONS = {
     "kNN": ["knn"],
     "linear probe": [
         *("linear-probe", "--cached", "True", "--pooling", "mean", "--loop.batch-size", "256", "--validate-every", "10"),
-        *("--rates", "1", "3", "10", "30", "100", "300"),
+        *("--rates", "1", "3", "10", "30", "100"),
     ],
     "fine-tuning, 10% of the labels": [
         *("finetune", "--label-share", "0.1", "--loop.epochs", "12", "--loop.batch-size", "32", "--optim.base-lr", "4e-3"),

@@ -3,7 +3,6 @@ import dataclasses
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 import evomask.analysis.snapshot as snapshot_module
 from evomask.analysis.snapshot import (
@@ -16,6 +15,7 @@ from evomask.analysis.snapshot import (
     take_snapshot,
 )
 from evomask.masking import EvolvedMasking, NonFiniteAffinity, RandomMasking, build_hierarchy
+from evomask.models.host import Host
 from evomask.models.mae import MAE, MAEConfig
 from evomask.models.vit import ViTConfig
 
@@ -73,7 +73,7 @@ def test_static_masks_have_no_depth_and_the_tree_of_the_models_attention(host, i
 
 
 def test_a_host_that_restores_no_pixels_has_no_reconstruction(images, noise):
-    class TokenHost(nn.Module):
+    class TokenHost(Host):
         grid = GRID
 
         def embed(self, images):
@@ -81,6 +81,15 @@ def test_a_host_that_restores_no_pixels_has_no_reconstruction(images, noise):
 
         def affinity(self, tokens):
             return torch.rand(len(tokens), 12, 12, generator=torch.Generator().manual_seed(0))
+
+        def forward(self, images, tokens, mask):
+            raise NotImplementedError
+
+        def compile(self, **options):
+            raise NotImplementedError
+
+        def for_transformers(self, mask_ratio):
+            raise NotImplementedError
 
     assert take_snapshot(TokenHost(), EvolvedMasking(), images, noise, 0.5, 0, 0).reconstruction is None
 
@@ -102,7 +111,7 @@ def test_leaves_the_host_and_the_random_state_as_they_were(host, images, noise):
 
 def test_restores_the_training_mode_after_an_error(host, images, noise):
     host.train()
-    nn.init.constant_(host.encoder.blocks[0].attn.qkv.weight, float("nan"))
+    torch.nn.init.constant_(host.encoder.blocks[0].attn.qkv.weight, float("nan"))
     with pytest.raises(NonFiniteAffinity):
         take_snapshot(host, EvolvedMasking(), images, noise, progress=0.5, epoch=0, step=0)
     assert all(module.training for module in host.modules())

@@ -88,6 +88,20 @@ def test_a_sweep_trains_each_probe_as_if_it_were_alone(folders: dict[str, Any], 
     assert not torch.allclose(states["both"]["heads.0.weight"], states["second"]["heads.0.weight"])
 
 
+def test_a_rate_that_diverges_does_not_stop_the_others(folders: dict[str, Any], tmp_path: Path) -> None:
+    loop = TrainConfig(epochs=90, batch_size=16, device="cpu", log_every=1)
+    for name, rates in {"both": (20.0, 1e7), "one": (20.0,)}.items():
+        (tmp_path / name).mkdir()
+        linear_probe(encoder(), probe_config(folders, rates=rates, cached=True, loop=loop), tmp_path / name)
+    both, one = (load_checkpoint(tmp_path / name)["model"] for name in ("both", "one"))
+    assert not both["heads.1.weight"].isfinite().all()
+    assert json.loads((tmp_path / "both/validation.jsonl").read_text().splitlines()[-1])["rate"] == 20.0
+    assert both["heads.0.weight"].isfinite().all() and one["heads.0.weight"].isfinite().all()
+    (tmp_path / "all").mkdir()
+    with pytest.raises(ValueError, match="the loss was not finite"):
+        linear_probe(encoder(), probe_config(folders, rates=(1e7, 2e7), cached=True, loop=loop), tmp_path / "all")
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"ema": 0.5}, {"distortion": "rand-m3", "mixup": 0.2, "cutmix": 0.2, "loop": TrainConfig(epochs=12, batch_size=16)}],

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from evomask.masking import Hierarchy, MaskingStrategy, build_hierarchy
 from evomask.models.host import Host
@@ -61,7 +61,7 @@ def take_snapshot(
     """Mask the images and restore them, and leave no trace: no gradient, no random draw, the host's mode as before.
 
     Args:
-        host: an `nn.Module`; its pixels are shown where it has a `reconstruct(images, mask)`, as MAE has.
+        host: its pixels are shown where it restores some.
         masking: any strategy.
         images: (n, C, H, W) normalised, on the host's device.
         noise: (n, N) uniform in [0, 1), the same at every stage, so that masks change by learning and depth alone.
@@ -76,9 +76,9 @@ def take_snapshot(
         affinity = host.affinity(host.embed(images))
         mask = masking(noise, grid=host.grid, progress=progress, affinity=affinity if masking.needs_affinity else None)
         hierarchy = build_hierarchy(affinity) if mask.hierarchy is None else mask.hierarchy
-        reconstruct = getattr(host, "reconstruct", None)
+        restored = host.reconstruct(images, mask)
         # Half precision has a step of 0.002 in this range, an eighth of a grey level.
-        reconstruction = None if reconstruct is None else reconstruct(images, mask).half().cpu()
+        reconstruction = None if restored is None else restored.half().cpu()
     return Snapshot(
         masked=mask.masked.cpu(),
         hierarchy=Hierarchy(**{name: getattr(hierarchy, name).cpu() for name in _TREE}),
@@ -93,7 +93,6 @@ def take_snapshot(
 
 @contextmanager
 def _evaluation(host: Host) -> Iterator[None]:
-    assert isinstance(host, nn.Module)
     # Each module by itself: `host.train()` would also wake parts that were frozen in evaluation mode.
     modes = [(module, module.training) for module in host.modules()]
     host.eval()

@@ -18,7 +18,8 @@ from evomask.engine import distributed
 from evomask.engine.loop import StepResult, Task, TrainConfig
 from evomask.engine.optim import OptimConfig, build_adamw, learning_rate
 from evomask.masking import STRATEGIES, Mask, MaskingStrategy, NonFiniteAffinity
-from evomask.models.mae import MAE, MAEConfig
+from evomask.models.host import Host
+from evomask.models.hosts import HostConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ class PretrainConfig:
     """A pretraining run: its recipe's name, and every value that determines it."""
 
     recipe: tyro.conf.Suppress[str]
-    host: MAEConfig
+    host: HostConfig
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -148,7 +149,7 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
 class PretrainStep:
     """A step of masked image modelling; it reads like the paper's abstract."""
 
-    host: MAE
+    host: Host
     masking: MaskingStrategy
     mean: Sequence[float]
     std: Sequence[float]
@@ -194,14 +195,14 @@ def mask_metrics(mask: Mask) -> dict[str, float]:
     }
 
 
-def build_host(config: PretrainConfig) -> MAE:
+def build_host(config: PretrainConfig) -> Host:
     """The host with the initial weights of the run: a function of the configuration's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         return config.host.build()
 
 
-def pretraining_task(config: PretrainConfig, host: MAE) -> Task:
+def pretraining_task(config: PretrainConfig, host: Host) -> Task:
     """What the loop has to be told to train `host` as configured; the host goes to its device. Nothing is written yet.
 
     Raises:

@@ -114,7 +114,10 @@ def from_dict(annotation: Any, value: Any) -> Any:
         return annotation(**{name: from_dict(types_of[name], item) for name, item in value.items()})  # type: ignore[operator]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        (annotation,) = (argument for argument in arguments if argument is not type(None))
+        several = [argument for argument in arguments if argument is not type(None)]
+        if len(several) > 1:  # of dataclasses; one that is older than the choice is of the first kind
+            several = [each for each in several if each.kind == value.get("kind", several[0].kind)]
+        (annotation,) = several
         return from_dict(annotation, value)
     if origin is tuple:
         if Ellipsis in arguments:  # tuple[float, ...]: any number of one type

@@ -13,7 +13,7 @@ from evomask.figures.masks import mask_columns
 from evomask.figures.reconstruction import reconstructions
 from evomask.masking import EvolvedMasking, RandomMasking, build_hierarchy
 from evomask.masking.affinity import AFFINITIES
-from evomask.models.mae import MAE
+from evomask.models.host import Host
 from evomask.models.vit import attention_maps, embed_patches, mean_patch_attention
 
 PAPER_BLOCKS = 6
@@ -85,7 +85,7 @@ def show_attention(
 
 
 def show_reconstruction(
-    host: MAE,
+    host: Host,
     images: Tensor,
     originals: Tensor,
     mean: Sequence[float],
@@ -98,7 +98,7 @@ def show_reconstruction(
     """What the host restores behind a random mask and behind an evolved one.
 
     Args:
-        host: an MAE, in evaluation mode.
+        host: in evaluation mode.
         images: (n, C, H, W) normalised, on the host's device.
         originals: (n, C, H, W) uint8, the same images.
         mean: one a channel, of pixels in [0, 1], as the images were normalised.
@@ -113,7 +113,12 @@ def show_reconstruction(
         "random mask": RandomMasking(masking.ratio)(noise, host.grid),
         f"evolved, {progress:.0%}": masking(noise, host.grid, progress, affinity),
     }
-    trials = [(title, mask.masked, host.reconstruct(images, mask)) for title, mask in masks.items()]
+    trials = []
+    for title, mask in masks.items():
+        restored = host.reconstruct(images, mask)
+        if restored is None:
+            raise ValueError(f"a {type(host).__name__} restores no pixels: there is no reconstruction to show")
+        trials.append((title, mask.masked, restored))
     return reconstructions(originals, trials, host.grid, mean, std)
 
 

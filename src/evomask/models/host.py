@@ -1,9 +1,10 @@
 """What a host is: a model that restores the masked part of an image, and that can be asked for its attention."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from evomask.masking import Mask
 
@@ -22,22 +23,91 @@ class HostOutput:
     prediction: Tensor
 
 
-class Host(Protocol):
-    """The four things that a training step asks of a host, in this order."""
+class Host(nn.Module, ABC):
+    """The three things that a training step asks of a host, in this order, and what is made of a trained one.
+
+    Attributes:
+        encoder: the timm model, which keeps nothing of the host, so that it can be taken out as it is.
+        grid: rows and columns of patches, the leaves of the trees and the places of a mask, H x W = N.
+    """
+
+    encoder: Any
+    grid: tuple[int, int]
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) normalised images -> patch embeddings; shared by scan and training pass."""
+
+    @abstractmethod
+    def affinity(self, tokens: Tensor) -> Tensor:
+        """What `embed` gave -> (B, N, N) float32, mean attention between patches, all visible; without gradient."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, tokens: Tensor, mask: Mask) -> HostOutput:
+        """Restore what the mask hides.
+
+        Args:
+            images: (B, C, H, W) normalised.
+            tokens: what `embed` gave.
+            mask: over N patches.
+        """
+
+    @abstractmethod
+    def compile(self, **options: Any) -> None:
+        """Compile in place what takes the time; names in `state_dict` stay. Options are those of `torch.compile`."""
+
+    @abstractmethod
+    def for_transformers(self, mask_ratio: float) -> "TransformersModel":
+        """The model as transformers stores it; the ratio is that of transformers' own masks, where it draws some.
+
+        Raises:
+            ValueError: transformers has no words for it.
+        """
+
+    def reconstruct(self, images: Tensor, mask: Mask) -> Tensor | None:
+        """(B, C, H, W) the images with the hidden patches as the model restores them, for pictures; None: it restores none."""
+        return None
+
+
+class EncoderConfig(Protocol):
+    """What every configuration of a host's encoder says."""
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
+    def name(self) -> str:
+        """Of the model in timm."""
         ...
 
-    def embed(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) normalised images -> (B, N, D) patch embeddings with positions; shared by scan and training pass."""
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
         ...
 
-    def affinity(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) from `embed` -> (B, N, N) float32, mean attention between patches, all visible; without gradient."""
+    @property
+    def in_chans(self) -> int:
+        """Channels of an image."""
         ...
 
-    def __call__(self, images: Tensor, tokens: Tensor, mask: Mask) -> HostOutput:
-        """Restore what the mask hides."""
+    def timm_arguments(self) -> dict[str, Any]:
+        """What `timm.create_model(name, ...)` is to be given besides."""
         ...
+
+    def build(self) -> nn.Module:
+        """The timm model itself, freshly initialised.
+
+        Raises:
+            ValueError: timm has no such model, or it is of another kind.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TransformersModel:
+    """A trained model as transformers stores it.
+
+    Attributes:
+        config: of config.json.
+        weights: by their names there.
+    """
+
+    config: dict[str, Any]
+    weights: dict[str, Tensor]

@@ -1,15 +1,17 @@
 """MAE (He et al., 2022) around any timm ViT: the encoder sees visible patches, a light decoder restores the other ones."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import tyro
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from evomask.masking import Mask
-from evomask.models.host import HostOutput
+from evomask.models.host import Host, HostOutput, TransformersModel
+from evomask.models.mae_format import mae_for_transformers
 from evomask.models.vit import (
     ViTConfig,
     build_vit,
@@ -35,6 +37,7 @@ class MAEConfig:
         attention_blocks: over how many first blocks of the encoder attention is averaged for the hierarchy.
         scan_stride: look at every so manieth row and column of patches only when asked for attention; 1: at all, as in the
             paper.
+        kind: which host it is, for who reads it from a file.
     """
 
     encoder: ViTConfig = field(default_factory=ViTConfig)
@@ -44,6 +47,7 @@ class MAEConfig:
     normalise_pixels: bool = True
     attention_blocks: int = 6
     scan_stride: int = 1
+    kind: tyro.conf.Suppress[Literal["mae"]] = "mae"
 
     def build(self) -> "MAE":
         """The model, freshly initialised."""
@@ -58,7 +62,7 @@ class MAEConfig:
         )
 
 
-class MAE(nn.Module):
+class MAE(Host):
     """The asymmetric autoencoder. `self.encoder` is the timm model and keeps nothing of MAE, so it can be taken out as it is.
 
     Args:
@@ -200,6 +204,10 @@ class MAE(nn.Module):
         (rows, columns), (height, width) = self.grid, self.patch_size
         pixels = patches.unflatten(2, (height, width, -1)).unflatten(1, (rows, columns))  # B rows columns height width C
         return pixels.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+    def for_transformers(self, mask_ratio: float) -> TransformersModel:
+        """See `Host.for_transformers`: what `ViTMAEForPreTraining`, `ViTMAEModel` and `ViTModel` load."""
+        return mae_for_transformers(self, mask_ratio)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, mask: Mask) -> Tensor:

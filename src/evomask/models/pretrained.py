@@ -1,17 +1,18 @@
 """Weights of other code bases and of runs -> the timm model that they are for, and an account of what was loaded."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import timm
 from torch import Tensor, nn
 
 from evomask.models.architecture import Hints, build_for
+from evomask.models.hosts import HOSTS
 from evomask.models.layouts import LAYOUTS, EncoderWeights, read_layout
-from evomask.models.vit import ViTConfig, build_vit
 from evomask.models.weight_files import read_folder_weights, read_weights
 
 LEAST_FIT = 0.9
@@ -110,13 +111,21 @@ def load_checkpoint(file: Path) -> Pretrained:
     """
     config = described_host(file)
     try:
-        encoder = config["host"]["encoder"]
-        vit = ViTConfig(**encoder | {"image_size": tuple(encoder["image_size"])})
+        host = config["host"]
+        encoder_config = get_type_hints(HOSTS[host.get("kind", "mae")])["encoder"]
+        encoder = encoder_config(**host["encoder"] | {"image_size": tuple(host["encoder"]["image_size"])})
         mean, std = config["data"]["mean"], config["data"]["std"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"the config.json of its run does not describe the encoder of {file}") from error
-    model = build_vit(vit)
-    return Pretrained(model, mean, std, _fill(model, _renamed(read_weights(file), file), file))
+    model = encoder.build()
+    weights, beside = {}, Counter()
+    for name, tensor in read_weights(file).items():
+        part, _, rest = name.partition(".")
+        if part == "encoder":
+            weights[rest] = tensor
+        else:
+            beside[part] += 1
+    return Pretrained(model, mean, std, _fill(model, EncoderWeights("a run of evomask", weights, beside), file))
 
 
 def _load(weights: Mapping[str, Tensor], known: Mapping[str, Any], source: Path) -> Pretrained:

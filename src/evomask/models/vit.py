@@ -66,6 +66,10 @@ class ViTConfig:
         optional = {"embed_dim": self.width, "depth": self.depth, "num_heads": self.heads}
         return arguments | {name: value for name, value in optional.items() if value is not None}
 
+    def build(self) -> VisionTransformer:
+        """The same as `build_vit`."""
+        return build_vit(self)
+
 
 def build_vit(config: ViTConfig) -> VisionTransformer:
     """The timm model itself, with timm's own initial weights.

@@ -16,7 +16,7 @@ from evomask.engine.loop import Hook, Moment
 from evomask.engine.pretrain import PretrainConfig, normalise
 from evomask.figures.report import write_report
 from evomask.models.export import export_timm, export_transformers
-from evomask.models.mae import MAE
+from evomask.models.host import Host
 from evomask.recipes.monitor import Monitor
 
 SNAPSHOT_IMAGES = 6
@@ -24,12 +24,12 @@ SNAPSHOT_STAGES = 12
 EXPORTS = ("timm", "transformers")
 
 
-def run_hooks(config: PretrainConfig, run: Path, host: MAE) -> list[Hook]:
+def run_hooks(config: PretrainConfig, run: Path, host: Host) -> list[Hook]:
     """The hooks of a run, for the training loop."""
     return [Monitor(config, run, host), _Snapshots(config, run, host), partial(_finish, config, run, host)]
 
 
-def _finish(config: PretrainConfig, run: Path, host: MAE, moment: Moment) -> None:
+def _finish(config: PretrainConfig, run: Path, host: Host, moment: Moment) -> None:
     """Leave the weights as timm and transformers load them, and the page to look at."""
     if moment.epoch < config.train.epochs:
         return
@@ -41,7 +41,7 @@ def _finish(config: PretrainConfig, run: Path, host: MAE, moment: Moment) -> Non
     write_report(run)
 
 
-def export(host: MAE, config: PretrainConfig, library: str, folder: Path) -> None:
+def export(host: Host, config: PretrainConfig, library: str, folder: Path) -> None:
     """Write a host's weights as `library` loads them.
 
     Raises:
@@ -58,7 +58,7 @@ def export(host: MAE, config: PretrainConfig, library: str, folder: Path) -> Non
 class _Snapshots:
     """Keeps what the model makes of a few images of the training set."""
 
-    def __init__(self, config: PretrainConfig, run: Path, host: MAE):
+    def __init__(self, config: PretrainConfig, run: Path, host: Host):
         self._config, self._run, self._host = config, run, host
         self._epochs = {round(stage * config.train.epochs / SNAPSHOT_STAGES) for stage in range(SNAPSHOT_STAGES + 1)}
 

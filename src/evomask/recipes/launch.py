@@ -11,7 +11,7 @@ from evomask.engine.loop import train
 from evomask.engine.pretrain import PretrainConfig, build_host, pretraining_task
 from evomask.engine.run import create_run, read_run
 from evomask.models.encoders import Encoder
-from evomask.models.mae import MAE
+from evomask.models.host import Host
 from evomask.recipes import RECIPES
 from evomask.recipes.hooks import run_hooks
 
@@ -70,7 +70,7 @@ def find_recipe(name: str) -> Callable[[], PretrainConfig]:
     return RECIPES[name]
 
 
-def load_host(run: Path) -> tuple[MAE, PretrainConfig]:
+def load_host(run: Path) -> tuple[Host, PretrainConfig]:
     """The host of a run with its newest weights, in evaluation mode, and the run's configuration."""
     config = read_run(run, PretrainConfig)
     host = build_host(config)

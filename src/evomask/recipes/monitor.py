@@ -18,7 +18,7 @@ from evomask.engine.loop import Moment
 from evomask.engine.metrics import MONITOR, MetricsLog
 from evomask.engine.pretrain import PretrainConfig, normalise
 from evomask.models.encoders import Encoder
-from evomask.models.mae import MAE
+from evomask.models.host import Host
 from evomask.tasks.knn import leave_one_out_accuracy
 
 BATCH_SIZE = 64
@@ -42,7 +42,7 @@ class Monitor:
         ValueError: the held-out images cannot be used.
     """
 
-    def __init__(self, config: PretrainConfig, run: Path, host: MAE):
+    def __init__(self, config: PretrainConfig, run: Path, host: Host):
         self._config, self._run, self._host = config, run, host
         self._source = _images_to_look_at(config)
 

@@ -131,6 +131,9 @@ def linear_probe(encoder: Encoder, config: LinearProbeConfig, out: Path, resume:
     def step(batch: tuple[Tensor, Tensor], progress: float) -> StepResult:
         features, labels = batch
         logits = probes(features)
+        # A rate too high takes its classifier beyond all numbers: it stays there, and stops the others only if all are there.
+        alive = logits.isfinite().all(dim=(1, 2), keepdim=True)
+        logits = torch.where(alive | ~alive.any(), logits, 0.0)
         return StepResult(torch.stack([cross_entropy(each, labels) for each in logits]).sum())  # none sees another's gradient
 
     def predictions() -> Predictions:
