@@ -74,3 +74,10 @@ def test_mistakes_are_named(tmp_path: Path, folder: Path) -> None:
         rand_augment("augmix-m3", (8, 8))
     with pytest.raises(ValueError, match="share of labels must be above 0 and at most 1, not 0"):
         StratifiedSubset(Scenes((32, 32), 4), 0, seed=0)
+
+
+def test_every_distortion_can_be_applied_at_its_highest_magnitude() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8))
+    for operation in rand_augment("rand-m9-mstd0.5-inc1", (24, 24)).ops:
+        operation.prob, operation.magnitude, operation.magnitude_std = 1.0, 10, 0
+        assert operation(image).size == (24, 24)

@@ -2,6 +2,9 @@
 
 import random
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,15 +82,21 @@ def rand_augment(name: str, size: tuple[int, int]):
     Raises:
         ValueError: timm does not understand the name.
     """
-    settings = {
-        "translate_const": int(min(size) * 0.45),
-        "img_mean": (124, 116, 104),
-        "interpolation": 3,
-    }  # ImageNet's, bicubic
+    # ImageNet's mean, bicubic
+    settings = {"translate_const": int(min(size) * 0.45), "img_mean": (124, 116, 104), "interpolation": 3}
     try:
-        return rand_augment_transform(name, settings)
+        augment = rand_augment_transform(name, settings)
     except (AssertionError, ValueError, KeyError) as error:
         raise ValueError(f"{name!r} is no RandAugment that timm knows: for example rand-m9-mstd0.5-inc1") from error
+    for operation in augment.ops:
+        if operation.name.startswith("Posterize"):
+            operation.level_fn = partial(_at_least_one_bit, operation.level_fn)
+    return augment
+
+
+def _at_least_one_bit(level_fn: Callable[..., tuple[int]], level: float, settings: dict[str, Any]) -> tuple[int]:
+    """At the highest magnitude timm keeps no bit of a pixel, which Pillow refuses from version 13 on."""
+    return (max(1, *level_fn(level, settings)),)
 
 
 class StratifiedSubset:
