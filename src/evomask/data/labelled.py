@@ -40,10 +40,20 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
             raise ValueError(f"{self._source.name(index)} cannot be read: {error}") from error
 
 
-def fit(image: Tensor, size: tuple[int, int], shown: float = 1.0) -> Tensor:
-    """(C, h, w) uint8 -> (C, H, W) uint8: scaled until `shown` of it just covers the size, then cut around its centre."""
+def fit(image: Tensor, size: tuple[int, int], shown: float = 1.0, sharp: bool = False) -> Tensor:
+    """(C, h, w) uint8 -> (C, H, W) uint8: scaled until `shown` of it just covers the size, then cut around its centre.
+
+    Args:
+        image: or a map of labels, whose numbers must not be mixed: see `sharp`.
+        size: height and width.
+        shown: share of the side that fits.
+        sharp: take the nearest pixel instead of interpolating, and keep the type.
+    """
     (height, width), (rows, columns) = image.shape[-2:], size
     scale = max(rows / height, columns / width) / shown
     resized = [max(rows, round(height * scale)), max(columns, round(width * scale))]
+    if sharp:
+        image = functional.resize(image, resized, interpolation=functional.InterpolationMode.NEAREST_EXACT)
+        return functional.center_crop(image, [rows, columns])
     image = functional.resize(image, resized, interpolation=functional.InterpolationMode.BICUBIC, antialias=True)
     return functional.center_crop(image, [rows, columns]).to(torch.uint8)

@@ -6,6 +6,7 @@ merge, in order of falling similarity, and 2N - 2 is the root. M = 2N - 1 is the
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.util import find_spec
@@ -105,6 +106,11 @@ class Hierarchy:
             shift_BM = shift_BM + shift_BM.gather(1, ancestor_BM)
             ancestor_BM = ancestor_BM.gather(1, ancestor_BM)
         return shift_BM[:, : self.patches]
+
+    @classmethod
+    def cat(cls, parts: "Sequence[Hierarchy]") -> "Hierarchy":
+        """The trees of several batches of images with as many patches, one after the other."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def repeat_interleave(self, times: int) -> "Hierarchy":
         """Every image's tree so many times, one after the other."""
