@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from evomask.models.architecture import Hints, build_for
 from evomask.models.layouts import LAYOUTS, EncoderWeights, read_layout
 from evomask.models.vit import ViTConfig, build_vit
-from evomask.models.weight_files import read_folder_weights, read_weights
+from evomask.models.weight_files import read_folder_weights, read_shards, read_weights
 
 LEAST_FIT = 0.9
 """Share of the tensors that must fit; below, the model is another than the file's."""
@@ -95,28 +95,28 @@ def load_transformers(folder: Path) -> Pretrained:
     return loaded
 
 
-def described_host(checkpoint: Path) -> dict[str, Any]:
-    """What a run's config.json says of the model whose RUN/checkpoints/step_.../state.pt this is; empty if there is none."""
+def _described_host(checkpoint: Path) -> dict[str, Any]:
+    """What a run's config.json says of the model whose RUN/checkpoints/step_... this is; empty if there is none."""
     folders = checkpoint.resolve().parents
-    config = read_json(folders[2] / "config.json").get("config", {}) if len(folders) > 2 else {}
+    config = read_json(folders[1] / "config.json").get("config", {}) if len(folders) > 1 else {}
     return config if "host" in config else {}
 
 
-def load_checkpoint(file: Path) -> Pretrained:
+def load_checkpoint(folder: Path) -> Pretrained:
     """The encoder in a checkpoint of a pretraining run, built as the run's configuration says.
 
     Raises:
         ValueError: it cannot be read, or the configuration does not describe its encoder.
     """
-    config = described_host(file)
+    config = _described_host(folder)
     try:
         encoder = config["host"]["encoder"]
         vit = ViTConfig(**encoder | {"image_size": tuple(encoder["image_size"])})
         mean, std = config["data"]["mean"], config["data"]["std"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"the config.json of its run does not describe the encoder of {file}") from error
+        raise ValueError(f"the config.json of its run does not describe the encoder of {folder}") from error
     model = build_vit(vit)
-    return Pretrained(model, mean, std, _fill(model, _renamed(read_weights(file), file), file))
+    return Pretrained(model, mean, std, _fill(model, _renamed(read_shards(folder, "model."), folder), folder))
 
 
 def _load(weights: Mapping[str, Tensor], known: Mapping[str, Any], source: Path) -> Pretrained:
