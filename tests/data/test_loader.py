@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 
@@ -63,3 +64,14 @@ def test_a_killed_worker_is_one_clear_error():
 
     with pytest.raises(ValueError, match=r"process that loads images died.*--data\.workers"):
         list(batches(Deadly(32, 20), 1))
+
+
+def test_no_worker_outlives_an_error_of_its_own():
+    class Faulty(Scenes):
+        def image(self, index):
+            raise ArithmeticError("of a library")
+
+    with pytest.raises(ArithmeticError) as caught:  # its traceback keeps all that was there
+        list(batches(Faulty(32, 20), 1))
+    assert caught.value.__traceback__ is not None
+    assert multiprocessing.active_children() == []

@@ -51,7 +51,7 @@ def test_epochs_and_seeds_have_their_own_orders():
 
 
 def test_what_cannot_be_shared_out_is_refused():
-    with pytest.raises(ValueError, match=r"only 3 images for a batch of 8.*--train\.batch-size"):
+    with pytest.raises(ValueError, match=r"only 3 images for a batch of 8: lower the batch size"):
         StepSampler(3, 8, 0, range(1))
     with pytest.raises(ValueError, match=r"batch of 8 .* 3 micro-batches"):
         StepSampler(30, 8, 0, range(1), micro_batches=3)

@@ -96,6 +96,8 @@ def test_a_signal_saves_and_says_how_to_go_on(
     (os.killpg if whom == "group" else os.kill)(process.pid, number)
     returned, output, errors = finish(process)
     done = len(read_metrics(run))
+    measured, *errors = errors
+    assert measured.startswith("evomask: after epoch 0: knn")
     assert errors == [f"evomask: stopped by {number.name} after {done} steps, all saved: `evomask resume {run}` goes on"]
     assert (returned, output) == (code, "")
     assert load_checkpoint(run)["step"] == done >= 6

@@ -39,24 +39,29 @@ def load_batches(dataset: TrainingImages, sampler: StepSampler, workers: int, de
     )
     unreadable: set[int] = set()
     batches = iter(loader)
-    for keys in sampler:
-        try:
-            batch = next(batches)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            reason = "a process that loads images died, often for want of memory: lower --data.workers"
-            raise ValueError(reason) from error
-        # An image comes back under another number than was asked for where its file could not be read.
-        for (_, asked), used in zip(keys, batch[-1].tolist(), strict=True):
-            if used != asked:
-                unreadable.add(asked)
-        if len(unreadable) > UNREADABLE_SHARE * len(dataset):
-            first = dataset.source.name(min(unreadable))
-            raise ValueError(
-                f"{len(unreadable)} of {len(dataset)} files cannot be read, more than 1%, {first} for one: mend or remove them"
-            )
-        yield tuple(batch)
+    try:
+        for keys in sampler:
+            try:
+                batch = next(batches)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                reason = "a process that loads images died, often for want of memory: lower --data.workers"
+                raise ValueError(reason) from error
+            # An image comes back under another number than was asked for where its file could not be read.
+            for (_, asked), used in zip(keys, batch[-1].tolist(), strict=True):
+                if used != asked:
+                    unreadable.add(asked)
+            if len(unreadable) > UNREADABLE_SHARE * len(dataset):
+                first = dataset.source.name(min(unreadable))
+                count = f"{len(unreadable)} of {len(dataset)} files"
+                raise ValueError(f"{count} cannot be read, more than 1%, {first} for one: mend or remove them")
+            yield tuple(batch)
+    finally:
+        # Now, and not once garbage is collected: an error's traceback keeps the iterator, and a process that at its end waits
+        # for workers that outlive a SIGTERM waits for ever.
+        if workers:
+            batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no other word for it
 
 
 def _be_a_quiet_worker(_: int) -> None:
