@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         expected = isinstance(error, (ValueError, OSError)) or signum is not None or "OutOfMemory" in type(error).__name__
         if not expected or os.environ.get("EVOMASK_TRACEBACK"):
             raise
-        return _fail(_one_line(error), 2 if signum is None else 128 + signum)
+        code = 2 if signum is None else 128 + signum
+        return _fail(_one_line(error), code) if _is_ours_to_say(error) else code
     return 0
 
 
@@ -97,7 +98,7 @@ def pretrain(arguments: list[str]) -> None:
 
     default = PretrainOptions(config=recipe())
     options = _parse(PretrainOptions, arguments[1:], f"evomask pretrain {name}", default, inspect.getdoc(recipe))
-    print(launch.start(options.config, options.out, command=shlex.join(["evomask", "pretrain", *arguments])))
+    _print(launch.start(options.config, options.out, command=shlex.join(["evomask", "pretrain", *arguments])))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ def resume(arguments: list[str]) -> None:
     if evaluation.is_evaluation(options.run):
         _print_result(evaluation.resume_evaluation(options.run))
     else:
-        print(launch.resume(options.run))
+        _print(launch.resume(options.run))
 
 
 def report(arguments: list[str]) -> None:
@@ -189,8 +190,9 @@ def evaluate(arguments: list[str]) -> None:
 
 def _print_result(folder: Path) -> None:
     path = folder / "result.json"
-    print(json.dumps(json.loads(path.read_text())["metrics"]))
-    print(path)
+    if _is_first_process():
+        print(json.dumps(json.loads(path.read_text())["metrics"]))
+        print(path)
 
 
 def bench(arguments: list[str]) -> None:
@@ -350,6 +352,24 @@ def _one_line(error: Exception) -> str:
     _, traceback, rest = str(error).partition("Original Traceback")
     text = rest.strip().splitlines()[-1].partition(": ")[2] if traceback else str(error)
     return " ".join(text.split())
+
+
+def _is_first_process() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _print(result: object) -> None:
+    if _is_first_process():
+        print(result)
+
+
+def _is_ours_to_say(error: Exception) -> bool:
+    """Whether this process of several is the one to say it: what all know, such as a mistake in the command, the first says."""
+    if _is_first_process():
+        return not getattr(error, "said", False)
+    from torch.distributed import is_initialized
+
+    return is_initialized() and not getattr(error, "shared", False)
 
 
 def _fail(message: str, code: int) -> int:

@@ -14,6 +14,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from evomask.engine.checkpoint import write_checkpoint
 from evomask.models.architecture import HEADS
 from evomask.models.encoders import load_encoder
 from evomask.models.mae import MAEConfig
@@ -148,36 +149,45 @@ def test_only_gelu_where_timm_has_no_other(tmp_path: Path) -> None:
         load_encoder(f"{path}?heads=3&activation=quick_gelu")
 
 
-def checkpoint_of_a_run(run: Path) -> tuple[Path, MAEConfig]:
-    """As the training loop leaves it; four heads where a width of 192 has three."""
+def run_of(run: Path) -> MAEConfig:
+    """A folder as `evomask pretrain` makes it, and its host; four heads where a width of 192 has three."""
     encoder = {"name": "vit_tiny_patch16_224", "image_size": [24, 40], "patch_size": 8, "in_chans": 2, "depth": 1, "heads": 4}
     config = MAEConfig(
         encoder=ViTConfig(**encoder | {"image_size": (24, 40)}), decoder_width=16, decoder_depth=1, decoder_heads=2
     )
-    folder = run / "checkpoints" / "step_00000100"
-    folder.mkdir(parents=True)
+    run.mkdir()
     record = {"command": "evomask pretrain x", "config": {"host": {"encoder": encoder}, "data": NORMALISED}}
     (run / "config.json").write_text(json.dumps(record))
-    return folder, config
+    return config
 
 
-@pytest.mark.parametrize("form", ["folder", "file"])
-def test_checkpoints_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    folder, config = checkpoint_of_a_run(tmp_path / "run")
+def save_checkpoint(run: Path, host: torch.nn.Module) -> Path:
+    return write_checkpoint(run, 100, {f"model.{name}": tensor for name, tensor in host.state_dict().items()}, keep=1)
+
+
+@pytest.mark.parametrize("spec", ["run/checkpoints/step_00000100", "."])
+def test_checkpoints_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str) -> None:
+    config = run_of(tmp_path / "run")
     host = config.build().eval()
-    torch.save({"step": 100, "model": host.state_dict(), "optimizer": {}}, folder / "state.pt")
-    monkeypatch.chdir(folder)
-    encoder = load_encoder("state.pt" if form == "file" else str(folder))
+    folder = save_checkpoint(tmp_path / "run", host)
+    monkeypatch.chdir(folder if spec == "." else tmp_path)
+    encoder = load_encoder(spec)
     assert (encoder.mean, encoder.std, encoder.image_size) == ((0.4, 0.5), (0.1, 0.2), (24, 40))
     images = torch.randn(2, 2, 24, 40)
     torch.testing.assert_close(encoder.features(images), host.encoder.forward_features(images)[:, 1:].mean(dim=1))
 
 
+def test_a_checkpoint_that_lacks_a_file(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "run", run_of(tmp_path / "run").build())
+    next(folder.glob("shard-*")).unlink()
+    with pytest.raises(ValueError, match="step_00000100 is no whole checkpoint: a file is damaged or missing"):
+        load_encoder(str(folder))
+
+
 def test_checkpoints_that_their_run_does_not_describe(tmp_path: Path) -> None:
-    folder, config = checkpoint_of_a_run(tmp_path / "run")
-    torch.save({"model": config.build().state_dict()}, folder / "state.pt")
+    folder = save_checkpoint(tmp_path / "run", run_of(tmp_path / "run").build())
     (tmp_path / "run" / "config.json").write_text('{"command": "x", "config": {"host": {"encoder": {"name": "vit"}}}}')
-    with pytest.raises(ValueError, match=r"the config\.json of its run does not describe the encoder of .*state\.pt"):
+    with pytest.raises(ValueError, match=r"the config\.json of its run does not describe the encoder of .*step_00000100"):
         load_encoder(str(folder))
 
 

@@ -159,7 +159,7 @@ def test_mixing_and_erasing_are_a_function_of_the_loops_generator(folders: dict[
     from evomask.models.classifier import add_classifier
 
     whole = encoder()
-    step = FinetuneStep(add_classifier(whole.model, 3), whole, config, 3, None)
+    step = FinetuneStep(add_classifier(whole.model, 3), whole, config, 3)
     batch = (torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8), torch.tensor([0, 1, 2, 0]), torch.arange(4))
     torch.nn.init.normal_(whole.model.head.weight)  # type: ignore[union-attr]
     losses = []

@@ -8,8 +8,8 @@ goes on as if nothing had happened.
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from evomask.data.sampler import sample_seed
-from evomask.engine import distributed
-from evomask.engine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from evomask.engine import distributed, parallel
+from evomask.engine.checkpoint import CheckpointWriter, restore
 from evomask.engine.metrics import MetricsLog
 from evomask.engine.progress import ProgressBar
 from evomask.engine.run import sole_use
 from evomask.engine.signals import Stopped, StopSignals
+from evomask.engine.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +33,22 @@ class TrainConfig:
     Attributes:
         epochs: passes over the data, T.
         batch_size: images, or masks of images, a step, over all processes and micro-batches.
-        micro_batches: in how many parts, one after the other, a process takes its share of a batch, to save memory.
+        micro_batches: in how many parts a batch is taken, by all processes together, to save memory; with fewer processes each
+            takes more of them, one after the other. At least one a process. Stochastic depth, mixup and the like draw for a
+            part at a time, so these draws change with this number, and with that of processes only above it.
         seed: of the weights, the order of the images, crops and masks.
         precision: "bfloat16" autocasts; "auto" does so on a GPU that has it, and not on a CPU.
         device: "auto", "cpu", "cuda", "cuda:1".
         compile: whether blocks are compiled by torch.compile; "auto" does so on a GPU, where it pays.
+        parallel: how several processes share the work: "ddp" gives each the whole model; "fsdp" also shares out its weights,
+            gradients and the optimiser's state, to save memory.
+        checkpoint_activations: compute blocks again in the backward pass, to save memory: a third more time.
         log_every: steps between two rows of the log.
         save_minutes: minutes between two checkpoints; 0 saves after every step. There is one at the end and on a signal.
         keep: how many of the newest checkpoints are kept.
         max_nonfinite: so many steps in a row without a finite loss stop the run; each of them is skipped.
+        timeout_seconds: of several processes, how long one may be waited for in a step before the others name it and end; for
+            the first step, for checkpoints and for what is done between epochs thirty times that.
     """
 
     epochs: int = 300
@@ -50,15 +58,26 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    checkpoint_activations: bool = False
     log_every: int = 10
     save_minutes: float = 5.0
     keep: int = 2
     max_nonfinite: int = 5
+    timeout_seconds: int = 60
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "micro_batches", "log_every", "keep", "max_nonfinite"):
+        for name in ("epochs", "batch_size", "micro_batches", "log_every", "keep", "max_nonfinite", "timeout_seconds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--train.{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+
+
+def share_out(config: TrainConfig) -> TrainConfig:
+    """The same with at least one micro-batch for each process that there is now, to be written down with the run.
+
+    So the run does the same with fewer processes, of which each then takes more of them.
+    """
+    return replace(config, micro_batches=distributed.parts_of_a_batch(config.micro_batches))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +103,10 @@ class Moment:
 
 
 class Hook(Protocol):
-    """Called at the start of every epoch and once at the end; may look at the model, and must not change it."""
+    """Called at the start of every epoch and once at the end, in every process; may look at the model, and must not change it.
+
+    See `FirstProcessHooks` for those that are not made for several processes.
+    """
 
     def __call__(self, moment: Moment) -> None:
         """Look at the model where training stands."""
@@ -101,7 +123,7 @@ class Task:
         learning_rate: step -> rate; a group's `lr_scale` multiplies it.
         steps_per_epoch: steps in an epoch.
         batches: range of steps -> their micro-batches, one after the other.
-        indices: step -> the samples of that step, to be named when a loss is not finite.
+        indices: step -> the samples of that step that this process takes, to be named when a loss is not finite.
         step: (micro-batch, progress = epoch / epochs) -> loss.
         clip_grad: largest gradient norm, None: not clipped.
     """
@@ -131,26 +153,43 @@ def train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook] = ()
         ValueError: another process trains in `run`; the loss was not finite several times in a row, or what the task
             raises. The state before is saved.
     """
-    with sole_use(run) if distributed.rank() == 0 else nullcontext():
-        _train(task, config, run, hooks, resume)
+    with ExitStack() as stack:
+        with distributed.agreed():
+            if distributed.rank() == 0:
+                stack.enter_context(sole_use(run))
+        watch = stack.enter_context(Watch(config.timeout_seconds))
+        _train(task, config, run, hooks, resume, watch)
 
 
-def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], resume: bool) -> None:
+def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], resume: bool, watch: Watch) -> None:
     device = next(task.model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(config.precision, device))
     total = config.epochs * task.steps_per_epoch
     health = _StepHealth(device, config.max_nonfinite)
-    first = _restore(task, run) if resume else 0
+    first = restore(run, task.model, task.optimizer) if resume else 0
     parameters = [p for group in task.optimizer.param_groups for p in group["params"]]
+    run_step, no_sync = parallel.across_processes(parameters, task.step)
+    own_parts = distributed.own_share(distributed.parts_of_a_batch(config.micro_batches))
+    writer = CheckpointWriter(run, config.keep, task.model, task.optimizer, beside=device.type == "cuda")
 
     def save(done: int) -> None:
-        if distributed.rank() == 0:
-            state = {"step": done, "model": task.model.state_dict(), "optimizer": task.optimizer.state_dict()}
-            save_checkpoint(run, done, state, config.keep)
+        nonlocal saved
+        saved = done  # where it fails, it is not tried again
+        watch.at(done, "a checkpoint", long=True)
+        writer.save(done)
+
+    def call_hooks(moment: Moment) -> None:
+        watch.at(moment.step, "hooks", long=True)
+        with distributed.agreed():
+            for hook in hooks:
+                hook(moment)
 
     done = saved = first
-    progress_bar = ProgressBar("training", total, done=first)
-    with closing(MetricsLog(run, first)) as log, closing(progress_bar), StopSignals() as signals:
+    with ExitStack() as stack:
+        with distributed.agreed():
+            log = stack.enter_context(closing(MetricsLog(run, first))) if distributed.rank() == 0 else None
+        progress_bar = stack.enter_context(closing(ProgressBar("training", total, done=first)))
+        signals = stack.enter_context(StopSignals())
         batches = task.batches(range(first, total))
         last_saved_at = last_logged_at = time.monotonic()
         last_logged_step = first
@@ -160,8 +199,7 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
                 epoch, step_of_epoch = divmod(step, task.steps_per_epoch)
                 progress = epoch / config.epochs
                 if step_of_epoch == 0:
-                    for hook in hooks:
-                        hook(Moment(epoch, step, progress))
+                    call_hooks(Moment(epoch, step, progress))
                 task.model.train()
                 lr = task.learning_rate(step)
                 for group in task.optimizer.param_groups:
@@ -169,45 +207,58 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
 
                 loss = torch.zeros((), device=device)
                 results: list[StepResult] = []
-                micro_batches = [next(batches) for _ in range(config.micro_batches)]
-                # Seeded after the batch is there: without workers, loading draws from the same generator.
-                torch.manual_seed(sample_seed(config.seed, step, distributed.rank()))
-                for batch in micro_batches:
-                    with autocast:
-                        result = task.step(batch, progress)
-                    (result.loss / config.micro_batches).backward()
-                    loss += result.loss.detach() / config.micro_batches
+                watch.at(step, "images", long=step == first)
+                with distributed.agreed():
+                    micro_batches = [next(batches) for _ in own_parts]
+                for part, batch in zip(own_parts, micro_batches, strict=True):
+                    watch.at(step, "the model", long=step == first)
+                    # Seeded after the batch is there: without workers, loading draws from the same generator.
+                    torch.manual_seed(sample_seed(config.seed, step, part))
+                    with nullcontext() if part == own_parts[-1] else no_sync():
+                        with autocast:
+                            result = run_step(batch, progress)
+                        watch.at(step, "gradients", long=step == first)
+                        (result.loss / len(own_parts)).backward()
+                    loss += result.loss.detach() / len(own_parts)
                     results.append(result)
-                norm = torch.nn.utils.clip_grad_norm_(parameters, task.clip_grad or float("inf"))
+                loss, norm = distributed.mean(loss), parallel.clip_gradients(parameters, task.clip_grad)
                 health.check(task.optimizer, loss, norm, step)
                 torn = True  # an error in here, as the death of a loader's process raises it anywhere, leaves half a step
                 task.optimizer.step()
                 task.optimizer.zero_grad(set_to_none=True)
                 done, torn = step + 1, False
 
+                watch.at(step, "the end")
                 if done % config.log_every == 0 or done == total:
                     now = time.monotonic()
                     images = (done - last_logged_step) * config.batch_size
                     row = {"step": step, "epoch": epoch, "progress": progress, "loss": loss.item(), "lr": lr}
                     row |= {"grad_norm": norm.item(), "images_per_second": images / (now - last_logged_at)}
                     row["skipped_steps"] = health.skipped()
-                    log.write(row | _mean([result.metrics() for result in results]))
+                    row |= distributed.mean_row(_mean([result.metrics() for result in results]))
+                    with distributed.agreed():
+                        if log is not None:
+                            log.write(row)
                     progress_bar.update(done, f"epoch {epoch + 1}/{config.epochs}  loss {row['loss']:.4f}")
                     last_logged_at, last_logged_step = now, done
                     health.stop_if_ill(run, task.indices)
                 else:
                     progress_bar.update(done)
-                if signals.received is not None:
-                    raise Stopped(signals.received, done, run)
-                if done == total or time.monotonic() - last_saved_at >= 60 * config.save_minutes:
+                is_time = done == total or time.monotonic() - last_saved_at >= 60 * config.save_minutes
+                signum, is_time = distributed.largest(signals.received or 0, is_time)
+                if signum:
+                    raise Stopped(signum, done, run)
+                if is_time:
                     save(done)
-                    saved, last_saved_at = done, time.monotonic()
-        except Exception:
-            if done > saved and not torn:
+                    last_saved_at = time.monotonic()
+        except Exception as error:
+            # Of several processes, only what all have agreed on finds all of them here.
+            if done > saved and not torn and (distributed.world_size() == 1 or getattr(error, "shared", False)):
                 save(done)
+                writer.wait()
             raise
-        for hook in hooks:
-            hook(Moment(config.epochs, total, 1.0))
+        writer.wait()
+        call_hooks(Moment(config.epochs, total, 1.0))
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:
@@ -251,21 +302,35 @@ class _StepHealth:
             return
         steps = range(last - longest + 1, last + 1)
         path = run / "nonfinite_batches.json"
-        path.write_text(json.dumps({step: indices(step) for step in steps}))
-        raise ValueError(
-            f"the loss was not finite in {longest} steps in a row, {steps[0]} to {last}; their samples are listed in {path}. "
-            "Start again with a lower --optim.base-lr, or with --optim.clip-grad 1"
-        )
+        everywhere = distributed.gathered_objects({step: indices(step) for step in steps})
+        with distributed.agreed():
+            if distributed.rank() == 0:
+                path.write_text(json.dumps({step: [index for each in everywhere for index in each[step]] for step in steps}))
+            raise ValueError(
+                f"the loss was not finite in {longest} steps in a row, {steps[0]} to {last}; their samples are listed in "
+                f"{path}. Start again with a lower --optim.base-lr, or with --optim.clip-grad 1"
+            )
 
 
-def _restore(task: Task, run: Path) -> int:
-    """Load the newest checkpoint and return how many steps it has behind it; a run that has none yet starts anew."""
-    if not checkpoints(run):
-        return 0
-    state = load_checkpoint(run)
-    task.model.load_state_dict(state["model"])
-    task.optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+class FirstProcessHooks:
+    """Hooks for the first process, while the others wait; they look at a whole model, also where it is sharded in training.
+
+    Args:
+        hooks: made from what `shown` is; they are called in the first process alone.
+        model: in training.
+        shown: what the hooks look at: the model itself, or where it is sharded a plain one, which is given its weights.
+    """
+
+    def __init__(self, hooks: Sequence[Hook], model: nn.Module, shown: nn.Module):
+        self._hooks, self._model, self._shown = hooks, model, shown
+
+    def __call__(self, moment: Moment) -> None:
+        """Call them."""
+        if self._shown is not self._model:
+            parallel.load_whole(self._model, self._shown)
+        if distributed.rank() == 0:
+            for hook in self._hooks:
+                hook(moment)
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:

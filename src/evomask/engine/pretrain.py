@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import tyro
@@ -14,8 +14,8 @@ from evomask.data.images import ImageFolder, ImageSource
 from evomask.data.loader import load_batches
 from evomask.data.pretraining import PretrainingImages
 from evomask.data.scenes import Scenes
-from evomask.engine import distributed
-from evomask.engine.loop import StepResult, Task, TrainConfig
+from evomask.engine import distributed, parallel
+from evomask.engine.loop import StepResult, Task, TrainConfig, use_bfloat16
 from evomask.engine.optim import OptimConfig, build_adamw, learning_rate
 from evomask.masking import STRATEGIES, Mask, MaskingStrategy, NonFiniteAffinity
 from evomask.models.host import Host
@@ -163,16 +163,19 @@ class PretrainStep:
 
         tokens = host.embed(images)
         affinity = host.affinity(tokens.detach()) if self.masking.needs_affinity else None
+        spoilt = False
         try:
             mask = self.masking(noise, grid=host.grid, progress=progress, affinity=affinity)
         except NonFiniteAffinity:
-            return StepResult(tokens.sum() * torch.nan)
+            # Any mask will do for a step that is left out; but other processes wait for this one's gradients.
+            spoilt = True
+            mask = self.masking(noise, grid=host.grid, progress=progress, affinity=torch.zeros_like(cast(Tensor, affinity)))
         del affinity  # room for the training pass
         masks_per_image = len(noise) // len(images)
         if masks_per_image > 1:
             images, tokens = (each.repeat_interleave(masks_per_image, dim=0) for each in (images, tokens))
         loss = host(images, tokens, mask).loss
-        return StepResult(loss, partial(mask_metrics, mask))
+        return StepResult(loss * torch.nan if spoilt else loss, partial(mask_metrics, mask))
 
 
 def mask_metrics(mask: Mask) -> dict[str, float]:
@@ -226,8 +229,12 @@ def pretraining_task(config: PretrainConfig, host: Host) -> Task:
 
     device = distributed.pick_device(settings.device)
     host.to(device)
+    if settings.checkpoint_activations:
+        parallel.checkpoint_activations(host)
     if settings.compile == "on" or (settings.compile == "auto" and device.type == "cuda"):
         host.compile()
+    if settings.parallel == "fsdp":
+        parallel.shard(host, device, half=use_bfloat16(settings.precision, device))
     steps_per_epoch = sampler(range(0)).steps_per_epoch
     return Task(
         model=host,

@@ -6,15 +6,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from evomask.engine import distributed
+
 PLAIN_LINE_SECONDS = 10.0
 
 
 class ProgressBar:
-    """Shows `total` steps of `title`; lines go to stderr, so that stdout holds results alone."""
+    """Shows `total` steps of `title`, in the first process; lines go to stderr, so that stdout holds results alone."""
 
     def __init__(self, title: str, total: int, done: int = 0):
         self._title, self._total, self._first = title, total, done
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=distributed.rank() > 0)
         self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         if self._console.is_terminal:

@@ -4,7 +4,9 @@ import dataclasses
 import fcntl
 import json
 import platform
+import socket
 import subprocess
+import time
 import types
 import typing
 from collections.abc import Iterator
@@ -14,7 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from evomask.engine import distributed
+
 Config = TypeVar("Config")
+NETWORK_DISK_SECONDS = 30
+"""How long a disk that machines share may take to show on one what another has written."""
 
 
 def create_run(run: Path, config: Any, command: str, **more: str) -> None:
@@ -31,8 +37,42 @@ def create_run(run: Path, config: Any, command: str, **more: str) -> None:
     except OSError as error:
         raise ValueError(f"the folder {run} cannot be made ({error.strerror}): choose another --out") from error
     started = datetime.now(UTC).isoformat(timespec="seconds")
+    if job := distributed.job():
+        more["job"] = job
     record = {"command": command, "started": started, **more, "config": to_dict(config)} | provenance()
     write_atomically(run / "config.json", json.dumps(record, indent=2) + "\n")
+
+
+def begun_by_this_job(wanted: Path | None, numbered: list[Path], command: str) -> Path | None:
+    """The folder that this command made before torchrun restarted it, or a scheduler its job; None where there is none.
+
+    Args:
+        wanted: the folder that the user has named; None: one of `numbered`, the newest that fits.
+        numbered: the folders whose names are given where the user gives none.
+        command: as it was given.
+    """
+    if distributed.job() is None:
+        return None
+    for folder in [wanted] if wanted is not None else reversed(numbered):
+        try:
+            record = json.loads((folder / "config.json").read_text())
+        except (OSError, ValueError):
+            continue
+        if record.get("job") == distributed.job() and record.get("command") == command:
+            return folder
+    return None
+
+
+def check_all_see(run: Path) -> None:
+    """Raise a ValueError in all processes, where one of them does not see the folder that the first has made."""
+    with distributed.agreed():
+        for _ in range(NETWORK_DISK_SECONDS):
+            if (run / "config.json").is_file():
+                return
+            time.sleep(1)
+        raise ValueError(
+            f"{socket.gethostname()} does not see {run}: a run's folder must lie on a disk that all machines share, see --out"
+        )
 
 
 def read_run(run: Path, config_type: type[Config]) -> Config:

@@ -5,13 +5,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+from evomask.engine import distributed
+
 
 class Stopped(Exception):
-    """Training was stopped by a signal; its state is saved.
+    """Training was stopped by a signal; its state is saved. Of several processes all stop, at the same step.
 
     Attributes:
         signum: the signal's number.
     """
+
+    shared = True
 
     def __init__(self, signum: int, steps: int, run: Path):
         name = signal.Signals(signum).name
@@ -20,7 +24,10 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """While it is entered, a first SIGINT or SIGTERM is noted in `received`; a second one acts as it did before."""
+    """While it is entered, a first SIGINT or SIGTERM is noted in `received`; a second one acts as it did before.
+
+    Under torchrun a second one is nothing: a scheduler's signal comes once from itself, and once more from torchrun.
+    """
 
     def __init__(self):
         self.received: int | None = None
@@ -34,7 +41,8 @@ class StopSignals:
 
     def _note(self, signum: int, _: FrameType | None) -> None:
         self.received = signum
-        self._restore()
+        if not distributed.launched():
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from evomask.models.pretrained import (
     Pretrained,
-    described_host,
     load_checkpoint,
     load_file,
     load_timm,
@@ -23,10 +22,9 @@ from evomask.models.pretrained import (
 )
 from evomask.models.specs import SpecOptions, parse_spec
 from evomask.models.vit import check_plain_vit
-from evomask.models.weight_files import ENDINGS, FOLDER_FILES
+from evomask.models.weight_files import ENDINGS, FOLDER_FILES, MANIFEST
 
 Pooling = Literal["token", "mean"]
-CHECKPOINT = "state.pt"
 logger = logging.getLogger("evomask")
 
 
@@ -195,8 +193,6 @@ def _load_file(file: Path, options: SpecOptions) -> Pretrained:
     beside = file.parent / "config.json"
     if file.name in FOLDER_FILES and beside.is_file() and not options.of_file():
         return _load_folder(file.parent)
-    if file.name == CHECKPOINT and described_host(file):
-        return load_checkpoint(file)
     return load_file(file, options.of_file() | {"image_size": options.image_size})
 
 
@@ -206,8 +202,8 @@ def _load_folder(folder: Path) -> Pretrained:
         return load_timm(f"local-dir:{folder}", str(folder))
     if "model_type" in config:
         return load_transformers(folder)
-    if (folder / CHECKPOINT).is_file():
-        return _load_file(folder / CHECKPOINT, SpecOptions())
+    if (folder / MANIFEST).is_file():
+        return load_checkpoint(folder)
     if "command" not in config or "config" not in config:
         raise _no_encoder(str(folder))
     exported = folder / "export" / "timm"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evomask.models.architecture import Hints, build_for
 from evomask.models.hosts import HOSTS
 from evomask.models.layouts import LAYOUTS, EncoderWeights, read_layout
-from evomask.models.weight_files import read_folder_weights, read_weights
+from evomask.models.weight_files import read_folder_weights, read_shards, read_weights
 
 LEAST_FIT = 0.9
 """Share of the tensors that must fit; below, the model is another than the file's."""
@@ -96,36 +96,36 @@ def load_transformers(folder: Path) -> Pretrained:
     return loaded
 
 
-def described_host(checkpoint: Path) -> dict[str, Any]:
-    """What a run's config.json says of the model whose RUN/checkpoints/step_.../state.pt this is; empty if there is none."""
+def _described_host(checkpoint: Path) -> dict[str, Any]:
+    """What a run's config.json says of the model whose RUN/checkpoints/step_... this is; empty if there is none."""
     folders = checkpoint.resolve().parents
-    config = read_json(folders[2] / "config.json").get("config", {}) if len(folders) > 2 else {}
+    config = read_json(folders[1] / "config.json").get("config", {}) if len(folders) > 1 else {}
     return config if "host" in config else {}
 
 
-def load_checkpoint(file: Path) -> Pretrained:
+def load_checkpoint(folder: Path) -> Pretrained:
     """The encoder in a checkpoint of a pretraining run, built as the run's configuration says.
 
     Raises:
         ValueError: it cannot be read, or the configuration does not describe its encoder.
     """
-    config = described_host(file)
+    config = _described_host(folder)
     try:
         host = config["host"]
         encoder_config = get_type_hints(HOSTS[host.get("kind", "mae")])["encoder"]
         encoder = encoder_config(**host["encoder"] | {"image_size": tuple(host["encoder"]["image_size"])})
         mean, std = config["data"]["mean"], config["data"]["std"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"the config.json of its run does not describe the encoder of {file}") from error
+        raise ValueError(f"the config.json of its run does not describe the encoder of {folder}") from error
     model = encoder.build()
     weights, beside = {}, Counter()
-    for name, tensor in read_weights(file).items():
+    for name, tensor in read_shards(folder, "model.").items():
         part, _, rest = name.partition(".")
         if part == "encoder":
             weights[rest] = tensor
         else:
             beside[part] += 1
-    return Pretrained(model, mean, std, _fill(model, EncoderWeights("a run of evomask", weights, beside), file))
+    return Pretrained(model, mean, std, _fill(model, EncoderWeights("a run of evomask", weights, beside), folder))
 
 
 def _load(weights: Mapping[str, Tensor], known: Mapping[str, Any], source: Path) -> Pretrained:

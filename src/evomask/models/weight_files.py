@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import clean_state_dict
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.state_dict_loader import load
+
+MANIFEST = "manifest.json"
+"""What shows that a folder is a checkpoint of a run: its step, and the checksums of its files."""
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -57,6 +64,28 @@ def read_folder_weights(folder: Path) -> dict[str, Tensor]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no index of weight files") from error
     return {key: tensor for part in parts for key, tensor in read_weights(folder / part).items()}
+
+
+def read_shards(folder: Path, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a run's checkpoint whose names begin so, put together from its shards, without that beginning.
+
+    Raises:
+        ValueError: a file is damaged or missing.
+    """
+    try:
+        missing = [name for name in json.loads((folder / MANIFEST).read_text())["files"] if not (folder / name).is_file()]
+        if missing:
+            raise FileNotFoundError(missing[0])
+        reader = HuggingFaceStorageReader(str(folder))
+        described: dict[str, Any] = reader.read_metadata().state_dict_metadata
+        wanted = {name: each for name, each in described.items() if name.startswith(prefix)}
+        tensors = {name: torch.empty(each.size, dtype=each.properties.dtype) for name, each in wanted.items()}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process reads on its own
+            load(tensors, storage_reader=reader, no_dist=True)
+    except (SafetensorError, CheckpointException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder} is no whole checkpoint: a file is damaged or missing") from error
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -2,16 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evomask.engine import distributed
 from evomask.engine.checkpoint import checkpoints
+from evomask.engine.loop import share_out
 from evomask.engine.pretrain import PretrainConfig
-from evomask.engine.run import create_run, from_dict, read_run
+from evomask.engine.run import begun_by_this_job, check_all_see, create_run, from_dict, read_run
 from evomask.figures.classification import calibration, confusion_matrix
 from evomask.figures.style import save
 from evomask.models.encoders import Encoder, load_encoder
-from evomask.recipes.launch import find_recipe, free_folder, untrained_encoder
+from evomask.recipes.launch import find_recipe, free_folder, taken_folders, untrained_encoder
 from evomask.tasks import TASKS
 from evomask.tasks.classification import BINS, PREDICTIONS, Predictions
 from evomask.tasks.result import make_result_folder, write_result
@@ -41,26 +44,37 @@ def start_evaluation(task: str, spec: str, config: Any, out: Path | None, comman
         ValueError: an encoder or images that cannot be used, or a folder that exists.
         Stopped: a signal came; `resume_evaluation` goes on, where the task trains.
     """
-    encoder = encoder_of(spec)
-    out = out or free_folder(Path("results") / task)
-    if not TASKS[task].trains:
-        make_result_folder(out)
-        return _finish(task, spec, encoder, config, out, resume=False)
-    create_run(out, config, command, task=task, encoder=spec)
-    try:
-        return _finish(task, spec, encoder, config, out, resume=False)
-    except ValueError:
-        if not checkpoints(out):  # a mistake leaves no folder behind that would be in the way of the next try
-            shutil.rmtree(out)
-        raise
+    wanted = Path("results") / task
+    with distributed.process_group():
+        begun = distributed.from_first(lambda: begun_by_this_job(out, taken_folders(wanted), command))
+        if begun is not None:
+            return resume_evaluation(begun)
+        with distributed.agreed():
+            encoder = encoder_of(spec)
+        folder = distributed.from_first(lambda: out or free_folder(wanted))
+        if not TASKS[task].trains:
+            distributed.from_first(lambda: make_result_folder(folder))
+            return _finish(task, spec, encoder, config, folder, resume=False)
+        config = replace(config, loop=share_out(config.loop))
+        distributed.from_first(lambda: create_run(folder, config, command, task=task, encoder=spec))
+        check_all_see(folder)
+        try:
+            return _finish(task, spec, encoder, config, folder, resume=False)
+        except ValueError:
+            if distributed.rank() == 0 and not checkpoints(folder):
+                shutil.rmtree(folder)  # a mistake leaves no folder behind that would be in the way of the next try
+            raise
 
 
 def resume_evaluation(out: Path) -> Path:
     """Go on with an evaluation that trains, exactly where it stopped."""
-    record = json.loads((out / "config.json").read_text())
-    task, spec = record["task"], record["encoder"]
-    config = from_dict(TASKS[task].config, record["config"])
-    return _finish(task, spec, encoder_of(spec), config, out, resume=True)
+    with distributed.process_group():
+        with distributed.agreed():
+            record = json.loads((out / "config.json").read_text())
+            task, spec = record["task"], record["encoder"]
+            config = from_dict(TASKS[task].config, record["config"])
+            encoder = encoder_of(spec)
+        return _finish(task, spec, encoder, config, out, resume=True)
 
 
 def is_evaluation(folder: Path) -> bool:
@@ -74,9 +88,11 @@ def is_evaluation(folder: Path) -> bool:
 def _finish(task: str, spec: str, encoder: Encoder, config: Any, out: Path, resume: bool) -> Path:
     more = (out, resume) if TASKS[task].trains else ()
     metrics = TASKS[task].evaluate(encoder, config, *more)
-    write_result(out / "result.json", task, metrics, {"encoder": spec, "task": config})
-    if TASKS[task].trains:
-        _draw(out)
+    with distributed.agreed():
+        if distributed.rank() == 0:
+            write_result(out / "result.json", task, metrics, {"encoder": spec, "task": config})
+            if TASKS[task].trains:
+                _draw(out)
     return out
 
 

@@ -1,19 +1,23 @@
 """Starting and resuming a pretraining run: the recipe with its overrides, the run's folder, and what happens along the way."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from evomask.engine import distributed, parallel
 from evomask.engine.checkpoint import load_checkpoint
-from evomask.engine.loop import train
+from evomask.engine.loop import FirstProcessHooks, Hook, Task, share_out, train
 from evomask.engine.pretrain import PretrainConfig, build_host, pretraining_task
-from evomask.engine.run import create_run, read_run
+from evomask.engine.run import begun_by_this_job, check_all_see, create_run, read_run
 from evomask.models.encoders import Encoder
 from evomask.models.host import Host
 from evomask.recipes import RECIPES
 from evomask.recipes.hooks import run_hooks
+
+logger = logging.getLogger("evomask")
 
 
 def pretrain(recipe: str | PretrainConfig, out: str | Path | None = None, **overrides: Any) -> Path:
@@ -40,21 +44,39 @@ def pretrain(recipe: str | PretrainConfig, out: str | Path | None = None, **over
 
 def start(config: PretrainConfig, out: Path | None, command: str) -> Path:
     """Pretrain as configured; `command` is what to write down as the way to repeat it. For the rest see `pretrain`."""
-    run = out if out is not None else free_folder(Path("runs") / config.recipe)
-    host = build_host(config)
-    task, hooks = pretraining_task(config, host), run_hooks(config, run, host)  # a mistake leaves no folder behind
-    create_run(run, config, command)
-    train(task, config.train, run, hooks)
+    wanted = Path("runs") / config.recipe
+    with distributed.process_group():
+        begun = distributed.from_first(lambda: begun_by_this_job(out, taken_folders(wanted), command))
+        if begun is not None:
+            logger.info("goes on with %s, which this job has begun", begun)
+            return resume(begun)
+        run = distributed.from_first(lambda: out if out is not None else free_folder(wanted))
+        config = replace(config, train=share_out(config.train))
+        task, hooks = _prepare(config, run)  # a mistake leaves no folder behind
+        distributed.from_first(lambda: create_run(run, config, command))
+        check_all_see(run)
+        train(task, config.train, run, hooks)
     return run
 
 
 def resume(run: str | Path) -> Path:
     """Go on with a run exactly where it stopped; a finished one gets its exports and its report again."""
     run = Path(run)
-    config = read_run(run, PretrainConfig)
-    host = build_host(config)
-    train(pretraining_task(config, host), config.train, run, run_hooks(config, run, host), resume=True)
+    with distributed.process_group():
+        with distributed.agreed():
+            config = read_run(run, PretrainConfig)
+        task, hooks = _prepare(config, run)
+        train(task, config.train, run, hooks, resume=True)
     return run
+
+
+def _prepare(config: PretrainConfig, run: Path) -> tuple[Task, list[Hook]]:
+    with distributed.agreed():
+        host = build_host(config)
+        task = pretraining_task(config, host)
+        # Hooks look at a whole model: where it is sharded in training, at another one.
+        shown = build_host(config).to(next(host.parameters()).device) if parallel.is_sharded(host) else host
+        return task, [FirstProcessHooks(run_hooks(config, run, shown), host, shown)]
 
 
 def find_recipe(name: str) -> Callable[[], PretrainConfig]:
@@ -81,6 +103,13 @@ def load_host(run: Path) -> tuple[Host, PretrainConfig]:
 def untrained_encoder(config: PretrainConfig) -> Encoder:
     """The encoder of a recipe with the weights that its training starts from."""
     return Encoder.of(build_host(config).encoder.eval(), config.data.mean, config.data.std, f"untrained:{config.recipe}")
+
+
+def taken_folders(wanted: Path) -> list[Path]:
+    """Those of wanted, wanted-2, wanted-3, ... that exist, in this order."""
+    numbered = [path for path in wanted.parent.glob(f"{wanted.name}-*") if path.name.removeprefix(f"{wanted.name}-").isdigit()]
+    numbered.sort(key=lambda path: int(path.name.removeprefix(f"{wanted.name}-")))
+    return [path for path in (wanted, *numbered) if path.is_dir()]
 
 
 def free_folder(wanted: Path) -> Path:

@@ -10,7 +10,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_calibration_error,
@@ -18,12 +17,12 @@ from torchmetrics.functional.classification import (
 )
 
 from evomask.data.images import ImageSource
-from evomask.data.labelled import LabelledImages
+from evomask.engine import distributed
 from evomask.engine.loop import Moment
 from evomask.engine.pretrain import normalise
-from evomask.engine.progress import ProgressBar
 from evomask.engine.run import write_atomically
 from evomask.models.encoders import Encoder
+from evomask.tasks.labelled_pass import for_all_images
 
 PREDICTIONS = "predictions.safetensors"
 BINS = 15
@@ -77,7 +76,6 @@ def _percent(share: Tensor) -> float:
     return round(100 * share.item(), 4)  # float32 has no more digits to offer
 
 
-@torch.no_grad()
 def predict(
     logits_of: Callable[[Tensor], Tensor],
     source: ImageSource,
@@ -94,26 +92,23 @@ def predict(
         logits_of: (B, C, H, W) normalised images -> (B, classes).
         source: images with labels.
         encoder: for the size of images and how they are normalised.
-        device: to compute on.
-        shown: how much of the image's shorter side is seen, see `LabelledImages`.
-        batch_size: images at a time.
-        workers: processes that load images.
+        device: see `for_all_images`.
+        shown: see there.
+        batch_size: see there.
+        workers: see there.
     """
-    loader = DataLoader(LabelledImages(source, encoder.image_size, shown), batch_size, num_workers=workers)
-    bar = ProgressBar("validation images", len(source))
-    logits, labels, done = [], [], 0
-    for images_uint8, label in loader:
-        images = normalise(images_uint8.to(device), encoder.mean, encoder.std)
-        logits.append(logits_of(images).float().cpu())
-        labels.append(label)
-        done += len(label)
-        bar.update(done)
-    bar.close()
-    return Predictions(torch.cat(logits), torch.cat(labels))
+
+    def compute(images_uint8: Tensor) -> Tensor:
+        return logits_of(normalise(images_uint8, encoder.mean, encoder.std))
+
+    looks = {"device": device, "shown": shown, "batch_size": batch_size, "workers": workers}
+    return Predictions(*for_all_images(compute, source, encoder, "validation images", **looks))
 
 
 class ValidationLog:
     """A hook that validates every so many epochs, and at the end; OUT/validation.jsonl has a row for each time.
+
+    All processes predict, and the first writes down.
 
     Args:
         model: put in evaluation mode meanwhile.
@@ -143,6 +138,8 @@ class ValidationLog:
             return
         self._model.eval()
         predictions = self._predictions()
+        if distributed.rank() > 0:
+            return
         path = self._out / "validation.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         # A run that was killed may have gone on for longer than its last checkpoint.
@@ -155,5 +152,5 @@ class ValidationLog:
 
 def final_metrics(out: Path) -> dict[str, float]:
     """The last row of OUT/validation.jsonl."""
-    last = json.loads((out / "validation.jsonl").read_text().splitlines()[-1])
+    last = distributed.from_first(lambda: json.loads((out / "validation.jsonl").read_text().splitlines()[-1]))
     return {name: value for name, value in last.items() if name not in ("epoch", "step")}

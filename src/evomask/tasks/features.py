@@ -2,13 +2,11 @@
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from evomask.data.images import ImageSource
-from evomask.data.labelled import LabelledImages
 from evomask.engine.pretrain import normalise
-from evomask.engine.progress import ProgressBar
 from evomask.models.encoders import Encoder, Pooling
+from evomask.tasks.labelled_pass import for_all_images
 
 
 @torch.no_grad()
@@ -41,13 +39,5 @@ def extract_features(
         shown: how much of an image's shorter side is seen, see `LabelledImages`.
     """
     encoder.model.to(device)
-    loader = DataLoader(LabelledImages(source, encoder.image_size, shown), batch_size, num_workers=workers)
-    bar = ProgressBar(title, len(source))
-    features, labels, done = [], [], 0
-    for images_uint8, label in loader:
-        features.append(features_of(encoder, images_uint8.to(device), pooling).cpu())
-        labels.append(label)
-        done += len(label)
-        bar.update(done)
-    bar.close()
-    return torch.cat(features), torch.cat(labels)
+    looks = {"device": device, "shown": shown, "batch_size": batch_size, "workers": workers}
+    return for_all_images(lambda images: features_of(encoder, images, pooling), source, encoder, title, **looks)

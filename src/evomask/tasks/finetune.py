@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 
 from evomask.data.labelled_crops import LabelledCrops, StratifiedSubset
 from evomask.data.loader import load_batches
-from evomask.engine import distributed
-from evomask.engine.loop import StepResult, Task, TrainConfig, train
+from evomask.engine import distributed, parallel
+from evomask.engine.loop import StepResult, Task, TrainConfig, train, use_bfloat16
 from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw, learning_rate
 from evomask.engine.pretrain import normalise
 from evomask.models.classifier import add_classifier
@@ -103,17 +103,25 @@ def finetune(encoder: Encoder, config: FinetuneConfig, out: Path, resume: bool =
         ).requires_grad_(True)
     classifier.to(device)
     average = None if config.ema is None else ModelEmaV3(classifier, config.ema)
+    if settings.checkpoint_activations:
+        parallel.checkpoint_activations(classifier)
     dataset = LabelledCrops(source, encoder.image_size, encoder.in_chans, settings.seed, config.crop_scale, config.distortion)
 
+    if settings.parallel == "fsdp":
+        for model in (classifier,) if average is None else (classifier, average.module):
+            parallel.shard(model, device, half=use_bfloat16(settings.precision, device))
     sampler = distributed.shared_out(len(source), settings.batch_size, settings.seed, settings.micro_batches)
 
     def batches(steps: range) -> Iterator[Any]:
         return load_batches(dataset, sampler(steps), config.workers, device.type)
 
     steps_per_epoch = sampler(range(0)).steps_per_epoch
+    optimizer = build_layer_decayed_adamw(classifier, config.optim, config.layer_decay)
+    if average is not None:
+        optimizer.register_step_post_hook(lambda *_: average.update(classifier))
     task = Task(
         model=classifier if average is None else nn.ModuleDict({"model": classifier, "average": average}),
-        optimizer=build_layer_decayed_adamw(classifier, config.optim, config.layer_decay),
+        optimizer=optimizer,
         learning_rate=partial(
             learning_rate,
             config=config.optim,
@@ -124,7 +132,7 @@ def finetune(encoder: Encoder, config: FinetuneConfig, out: Path, resume: bool =
         steps_per_epoch=steps_per_epoch,
         batches=batches,
         indices=lambda step: sampler(range(0)).indices(step),
-        step=FinetuneStep(classifier, encoder, config, len(source.classes), average),
+        step=FinetuneStep(classifier, encoder, config, len(source.classes)),
         clip_grad=config.optim.clip_grad,
     )
     judged = classifier if average is None else average.module
@@ -148,11 +156,9 @@ def finetune(encoder: Encoder, config: FinetuneConfig, out: Path, resume: bool =
 class FinetuneStep:
     """One micro-batch of `LabelledCrops` -> loss: erased, mixed, and compared with smoothed labels."""
 
-    def __init__(
-        self, classifier: nn.Module, encoder: Encoder, config: FinetuneConfig, classes: int, average: ModelEmaV3 | None
-    ):
+    def __init__(self, classifier: nn.Module, encoder: Encoder, config: FinetuneConfig, classes: int):
         self._classifier, self._mean, self._std = classifier, encoder.mean, encoder.std
-        self._smoothing, self._average = config.label_smoothing, average
+        self._smoothing = config.label_smoothing
         device = next(classifier.parameters()).device
         self._erase = RandomErasing(config.random_erasing, mode="pixel", device=device.type)
         self._mix = None
@@ -162,8 +168,6 @@ class FinetuneStep:
     def __call__(self, batch: tuple[Tensor, Tensor, Tensor], progress: float) -> StepResult:
         """The loss of one micro-batch."""
         device = next(self._classifier.parameters()).device
-        if self._average is not None:
-            self._average.update(self._classifier)  # of the weights that the step before has left
         images_uint8, labels, _ = (tensor.to(device, non_blocking=True) for tensor in batch)
         seed = int(torch.randint(2**32, ()))  # of the loop's generator, which is seeded for every step; on the CPU
         random.seed(seed)

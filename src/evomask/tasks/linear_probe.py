@@ -5,10 +5,11 @@ linear layer, crops and flips alone.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,8 @@ class LinearProbeConfig(LabelledDataConfig):
             raise ValueError(f"--rates are learning rates above 0, not {self.rates}")
         if self.validate_every < 1:
             raise ValueError(f"--validate-every must be at least 1, not {self.validate_every}")
+        if self.loop.parallel != "ddp" or self.loop.checkpoint_activations:
+            raise ValueError("a linear probe has too few weights to be sharded or checkpointed: leave --loop.parallel at ddp")
 
 
 class LinearProbes(nn.Module):
@@ -117,16 +120,25 @@ def linear_probe(encoder: Encoder, config: LinearProbeConfig, out: Path, resume:
     if config.cached:
         features, labels = extract_features(encoder, source, "training images", **looks)
 
-        def batches(steps: range) -> Iterator[Any]:
+        def own_micro_batches(steps: range) -> Iterator[tuple[Tensor, Tensor]]:
             for keys in sampler(steps):
                 chosen = torch.tensor([index for _, index in keys])
                 yield features[chosen].to(device), labels[chosen].to(device)
     else:
         dataset = LabelledCrops(source, encoder.image_size, encoder.in_chans, settings.seed, config.crop_scale)
 
-        def batches(steps: range) -> Iterator[Any]:
+        def own_micro_batches(steps: range) -> Iterator[tuple[Tensor, Tensor]]:
             for images, labels, _ in load_batches(dataset, sampler(steps), config.workers, device.type):
                 yield features_of(encoder, images.to(device), config.pooling), labels.to(device)
+
+    def batches(steps: range) -> Iterator[tuple[Tensor, Tensor]]:
+        """The features of a whole batch in every process, as the norm's statistics are of a whole batch."""
+        own = own_micro_batches(steps)
+        each = distributed.parts_of_a_batch(settings.micro_batches) // distributed.world_size()
+        for _ in steps:
+            with distributed.agreed():
+                features, labels = (torch.cat(parts) for parts in zip(*islice(own, each), strict=True))
+            yield distributed.gathered(features), distributed.gathered(labels)
 
     def step(batch: tuple[Tensor, Tensor], progress: float) -> StepResult:
         features, labels = batch
@@ -159,5 +171,5 @@ def linear_probe(encoder: Encoder, config: LinearProbeConfig, out: Path, resume:
         clip_grad=config.optim.clip_grad,
     )
     log = ValidationLog(probes, predictions, out, source.classes, settings.epochs, config.validate_every)
-    train(task, settings, out, [log], resume=resume)
+    train(task, replace(settings, micro_batches=1), out, [log], resume=resume)
     return final_metrics(out)

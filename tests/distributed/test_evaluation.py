@@ -1,0 +1,58 @@
+"""Evaluations that train, and kNN, come to the same whatever the number of processes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evomask.engine.metrics import read_metrics
+
+Start = Callable[..., Any]
+DATA = ["--encoder", "untrained:demo", "--scenes", "50", "--workers", "0"]
+LOOP = ["--loop.epochs", "3", "--loop.batch-size", "16", "--loop.micro-batches", "2", "--loop.log-every", "1"]
+TASKS = {
+    # 50 and 25 images are not shared out evenly, and what is drawn of mixup, stochastic depth and erasing counts.
+    "finetune": ["--ema", "0.8", "--optim.warmup-epochs", "1", "--optim.base-lr", "0.01", *LOOP],
+    "linear-probe": ["--rates", "20", "2000", "--optim.warmup-epochs", "1", "--validate-every", "1", *LOOP],
+    "knn": [],
+}
+
+
+@pytest.fixture(scope="module")
+def evaluate(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    def run(task: str, ranks: int, *options: str) -> Path:
+        out = tmp_path_factory.mktemp(task) / "out"
+        processes = start(ranks, "evaluate", task, *DATA, *TASKS[task], *options, "--out", str(out))
+        assert processes.wait() == [0] * ranks, processes.errors()
+        assert processes.output().splitlines()[1:] == [str(out / "result.json")]
+        return out
+
+    return run
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_evaluation_is_the_same(task: str, evaluate: Callable[..., Path]) -> None:
+    alone = evaluate(task, 1)
+    outs = [evaluate(task, 2)]
+    if task == "finetune":
+        outs.append(evaluate(task, 2, "--loop.parallel", "fsdp", "--loop.checkpoint-activations", "True"))
+    for out in outs:
+        found, expected = (json.loads((folder / "result.json").read_text())["metrics"] for folder in (out, alone))
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        if task != "knn":
+            rows = [[row["loss"] for row in read_metrics(folder)] for folder in (out, alone)]
+            assert len(rows[0]) == 9
+            assert rows[0] == pytest.approx(rows[1], abs=1e-5)
+            assert [json.loads(line)["epoch"] for line in (out / "validation.jsonl").read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_probe_is_not_sharded(start: Start, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["evaluate", "linear-probe", *DATA, *LOOP, "--loop.parallel", "fsdp", "--out", str(out)]
+    processes = start(2, *arguments)
+    assert processes.wait() == [2, 2]
+    assert len(processes.errors()) == 1
+    assert "too few weights to be sharded" in processes.errors()[0]
+    assert not out.exists()
