@@ -4,12 +4,10 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -45,7 +43,7 @@ class Processes:
     def __init__(self, ranks: int, arguments: tuple[str, ...], fault: str, folder: Path):
         folder.mkdir()
         self._prefixes = [folder / f"rank{rank}" for rank in range(ranks)]
-        several = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()} if ranks > 1 else {}
+        several = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": a_free_port()} if ranks > 1 else {}
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["evomask.cli", "evomask.recipes.launch", "evomask.recipes.evaluation"])
         self.processes = []
@@ -99,8 +97,7 @@ class Processes:
 Start = Callable[..., Processes]
 
 
-def free_port() -> str:
-    """A port of this machine."""
+def a_free_port() -> str:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return str(listening.getsockname()[1])
@@ -170,12 +167,7 @@ def record() -> str:
     return RECORD
 
 
-def environment_alone() -> dict[str, Any]:
-    """That of this process, for one that torchrun has not started."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("EVOMASK", "TORCHELASTIC"))}
-
-
-@pytest.fixture(scope="session")
-def torchrun() -> list[str]:
-    """The command, as far as its options."""
-    return [sys.executable, "-m", "torch.distributed.run"]
+@pytest.fixture
+def free_port() -> str:
+    """A port of this machine."""
+    return a_free_port()

@@ -7,6 +7,8 @@ import logging
 import math
 import os
 import socket
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from evomask.data.sampler import StepSampler
@@ -36,9 +38,9 @@ class SharedFailure(ValueError):
 
 
 class LostProcess(OSError):
-    """Another process has ended, or cannot be reached any more. The first process that finds out has said so."""
+    """Another process has ended, or cannot be reached any more."""
 
-    shared = said = True
+    shared = True
 
 
 def rank() -> int:
@@ -77,7 +79,8 @@ def process_group() -> Iterator[None]:
     if not launched() or dist.is_initialized():
         yield
         return
-    joined, number, processes = next(rendezvous("env://"))
+    kept, number, processes = next(rendezvous("env://"))
+    joined = PrefixStore(_name_of_this_start(kept, number, processes), kept)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=joined, rank=number, world_size=processes, timeout=PATIENCE)
     _stores.append(joined)
@@ -92,24 +95,56 @@ def process_group() -> Iterator[None]:
     _stores.pop()
 
 
+def _name_of_this_start(kept: Store, number: int, processes: int) -> str:
+    """A name that all processes have in common, and those before a restart had not.
+
+    torchrun keeps one store for all restarts (torch 2.15), and with it the addresses at which nobody answers any more. Each
+    process asks the first one under a name that nobody has had before, so what it is answered is no leftover.
+    """
+    own = uuid.uuid4().hex
+    kept.set(f"asks/{number}", own)
+    if number > 0:
+        name = kept.get(f"answer/{own}").decode()
+        kept.set(f"heard/{name}/{number}", "")
+        return name
+    deadline = time.monotonic() + PATIENCE.total_seconds()
+    missing, answered = set(range(1, processes)), set[str]()
+    while missing:
+        if time.monotonic() > deadline:
+            raise LostProcess(f"processes {sorted(missing)} of {processes} have not come within {PATIENCE}")
+        for other in missing:
+            if kept.check([f"asks/{other}"]) and (asked := kept.get(f"asks/{other}").decode()) not in answered:
+                answered.add(asked)
+                kept.set(f"answer/{asked}", own)
+        missing = {other for other in missing if not kept.check([f"heard/{own}/{other}"])}
+        time.sleep(0.01)
+    return own
+
+
 def _is_of_the_network(error: RuntimeError) -> bool:
     said = str(error)
     return isinstance(error, dist.DistError) or "gloo" in said or "Connection" in said or "Broken pipe" in said
 
 
-def _say_once_that_a_process_is_lost(error: RuntimeError) -> NoReturn:
+def first_to_give_up(kept: Store) -> bool:
+    """Whether this process is the first one of all that has found out that they cannot go on: it is to say so."""
     try:
-        first = store().add("lost", 1) == 1
-    except RuntimeError:  # whoever kept the store is gone too
-        first = True
-    if first:
+        return kept.add("given up", 1) == 1
+    except RuntimeError:  # whoever kept the store is gone, too
+        return True
+
+
+def _say_once_that_a_process_is_lost(error: RuntimeError) -> NoReturn:
+    if first_to_give_up(store()):
         reason = str(error).strip().splitlines()[0].rpartition("] ")[2]
         logger.error(
             "process %d of %d on %s has lost another one (%s); torchrun says which. `torchrun --max-restarts 3` goes on by "
             "itself, and so does `evomask resume`, from the newest checkpoint",
             *(rank(), world_size(), socket.gethostname(), reason),
         )
-    raise LostProcess("another process has ended") from error
+    lost = LostProcess("another process has ended")
+    lost.said = True  # type: ignore[attr-defined]
+    raise lost from error
 
 
 @contextmanager

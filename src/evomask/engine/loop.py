@@ -210,6 +210,7 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
                 watch.at(step, "images", long=step == first)
                 with distributed.agreed():
                     micro_batches = [next(batches) for _ in own_parts]
+                    watch.at(step, "the others' images", long=step == first)
                 for part, batch in zip(own_parts, micro_batches, strict=True):
                     watch.at(step, "the model", long=step == first)
                     # Seeded after the batch is there: without workers, loading draws from the same generator.

@@ -57,22 +57,21 @@ class Watch:
                 self._give_up()
 
     def _give_up(self) -> None:
-        # All find out at about the same time; the first of them says it.
-        try:
-            said = self._who_is_late() if self._store is not None and self._store.add("gave up", 1) == 1 else None
-        except RuntimeError:
-            said = "and torchrun's own process cannot be reached"
-        if said is not None:
+        # All find out at about the same time.
+        if self._store is not None and distributed.first_to_give_up(self._store):
             logger.error(
                 "no progress for %.0f s in step %d (process %d waits at %s): %s. All end; `torchrun --max-restarts 3` goes on "
                 "by itself, and so does `evomask resume`. Where it needs longer, raise --train.timeout-seconds",
-                *(time.monotonic() - self._since, self._step, distributed.rank(), self._what, said),
+                *(time.monotonic() - self._since, self._step, distributed.rank(), self._what, self._who_is_late()),
             )
         os._exit(EXIT_CODE)
 
     def _who_is_late(self) -> str:
         assert self._store is not None
-        words = [self._store.get(f"at/{rank}").decode().split(" ", 3) for rank in range(distributed.world_size())]
+        try:
+            words = [self._store.get(f"at/{rank}").decode().split(" ", 3) for rank in range(distributed.world_size())]
+        except RuntimeError:
+            return "whoever keeps word of where all are cannot be reached: torchrun's own process, or the first process"
         places = [(int(step), _ORDER.index(what)) for step, _, _, what in words]
         if min(places) == max(places):
             return "all processes stand there, so it is the network, or the disk, that hangs"
@@ -84,4 +83,4 @@ class Watch:
         return "late is " + " and ".join(late[:4]) + (f" and {len(late) - 4} more" if len(late) > 4 else "")
 
 
-_ORDER = ("starting", "hooks", "images", "the model", "gradients", "the end", "a checkpoint")
+_ORDER = ("starting", "hooks", "images", "the others' images", "the model", "gradients", "the end", "a checkpoint")
