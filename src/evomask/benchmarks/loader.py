@@ -16,7 +16,7 @@ from torchvision import transforms
 
 from evomask.benchmarks.comparison import Comparison, compare
 from evomask.data.decode import UnreadableImage, decode
-from evomask.data.images import ImageFolder
+from evomask.data.layouts import open_images
 from evomask.data.loader import load_batches
 from evomask.data.pretraining import PretrainingImages
 from evomask.data.sampler import StepSampler
@@ -66,7 +66,7 @@ def compare_loaders(config: LoaderConfig) -> list[Comparison]:
         ValueError: fewer images than a batch, or a file that cannot be read.
     """
     with TemporaryDirectory() as temporary, _one_thread():
-        folder = ImageFolder(config.root or _save_scenes(Path(temporary), config.images))
+        folder = open_images(config.root or _save_scenes(Path(temporary), config.images))
         count = min(config.images, len(folder)) // config.batch_size * config.batch_size
         if count == 0:
             raise ValueError(

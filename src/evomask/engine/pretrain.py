@@ -10,7 +10,8 @@ import torch
 import tyro
 from torch import Tensor
 
-from evomask.data.images import ImageFolder, ImageSource
+from evomask.data.images import ImageSource
+from evomask.data.layouts import open_images
 from evomask.data.loader import load_batches
 from evomask.data.pretraining import PretrainingImages
 from evomask.data.scenes import Scenes
@@ -85,7 +86,7 @@ class DataConfig:
     def source(self, size: tuple[int, int], channels: int, seed: int) -> ImageSource:
         """The images themselves."""
         if self.root is not None:
-            return ImageFolder(self.root, channels=channels)
+            return open_images(self.root, channels=channels)
         return Scenes(size, self.scenes, seed=seed, channels=channels)
 
 
