@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from evomask.data.layouts import open_images
 from evomask.data.labelled_crops import LabelledCrops, StratifiedSubset, rand_augment
+from evomask.data.layouts import open_images
 from evomask.data.scenes import Scenes
 
 

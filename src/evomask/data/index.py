@@ -174,13 +174,13 @@ def _save(index: Index, path: Path, began_ns: int) -> Index:
 def _checksum(arrays: Mapping[str, NDArray[Any]], text: str) -> str:
     checksum = zlib.crc32(text.encode())
     for name in sorted(arrays):
-        checksum = zlib.crc32(np.ascontiguousarray(arrays[name]), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(arrays[name]).data, checksum)
     return f"{checksum:08x}"
 
 
 @contextmanager
 def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Wait for other processes that make the same index; not where the cache cannot be written, and there is none to wait for."""
+    """Wait for another process that makes the same index. There is none to wait for where the cache cannot be written."""
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("w")

@@ -29,9 +29,9 @@ class ParquetShards(EncodedImages):
     A row is an image: `image` is a struct with `bytes`, `label`, where there is one, a number. The names of the classes are
     those of the features that `datasets` keeps with a file.
 
-    Parquet can be read by whole row groups alone, and the published ones hold 100 images and more. Reading in order costs little;
-    reading at random costs the row group, some 10 MB, for each image. `docs/data.md` says what that is in time, and how to
-    turn the shards into tar files.
+    Parquet is read by whole row groups, and published ones hold 100 images or more. Reading in order costs little; reading at
+    random costs a row group, some 10 MB, for each image. `docs/data.md` says what that is in time, and how to turn the shards
+    into tar files.
 
     Args:
         files: absolute paths of the shards.

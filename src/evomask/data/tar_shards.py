@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ def _samples(path: str) -> Iterator[_Sample]:
     try:
         with tarfile.open(path, "r:") as tar:
             named = ((*_key_and_extension(member.name), member) for member in tar if member.isreg())
-            for key, members in groupby((each for each in named if each[0] is not None), lambda each: each[0]):
+            for key, members in groupby((each for each in named if each[0]), itemgetter(0)):
                 parts: dict[str, tarfile.TarInfo] = {}
                 for _, extension, member in members:
                     parts.setdefault(extension, member)
@@ -101,11 +102,11 @@ def _samples(path: str) -> Iterator[_Sample]:
         raise ValueError(f"{path} is no whole, uncompressed tar file: {error}; unpack it or fetch it again") from error
 
 
-def _key_and_extension(name: str) -> tuple[str | None, str]:
-    """("a/000123", "seg.png") of "a/000123.seg.png"; None where there is no name before the first dot."""
+def _key_and_extension(name: str) -> tuple[str, str]:
+    """("a/000123", "seg.png") of "a/000123.seg.png"; an empty key where there is no name before the first dot."""
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
-    return (folder + slash + stem if stem and extension else None), extension.lower()
+    return (folder + slash + stem if stem else ""), extension.lower()
 
 
 def _label(tar: tarfile.TarFile, parts: dict[str, tarfile.TarInfo], name: str) -> int:
