@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,16 +160,16 @@ def _save(index: Index, path: Path, began_ns: int) -> Index:
     """The index, mapped. Where the cache cannot be written the index as it was: slower to begin with, but no less right."""
     text = json.dumps({"facts": index.facts, "stamps": index.stamps, "began_ns": began_ns})
     header = {"format": FORMAT, "index": text, "checksum": _checksum(index.arrays, text)}
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    partial = path.with_suffix(f".{uuid4().hex}.tmp")  # a number of a process is not one of its own on many machines
     try:
         save_file(dict(index.arrays), partial, header)
         os.replace(partial, path)
         return _map(path)[0]
     except (SafetensorError, OSError) as error:
         logger.warning("the index cannot be kept in %s, and is made anew each time: %s", path.parent, error)
+        with suppress(OSError):
+            partial.unlink()
         return index
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _checksum(arrays: Mapping[str, NDArray[Any]], text: str) -> str:

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from evomask.data.images import ImageSource
+from evomask.data.labelled import ADVICE
 from evomask.data.readable import ReadableImages
 from evomask.data.sampler import Key, sample_seed
 
@@ -45,7 +46,7 @@ class LabelledCrops(Dataset[tuple[Tensor, int, int]]):
         distortion: str | None = None,
     ):
         if not source.classes:
-            raise ValueError(f"{source.name(0)} and the other images have no labels: put those of each class in a folder")
+            raise ValueError(f"{source.name(0)} and the other images have no labels: {ADVICE}")
         if distortion is not None and channels != 3:
             raise ValueError(f"RandAugment distorts images of 3 channels, not of {channels}: leave it out")
         self.source = source
@@ -114,7 +115,7 @@ class StratifiedSubset:
         if not 0 < share <= 1:
             raise ValueError(f"the share of labels must be above 0 and at most 1, not {share}")
         if not source.classes:
-            raise ValueError(f"{source.name(0)} and the other images have no labels: put those of each class in a folder")
+            raise ValueError(f"{source.name(0)} and the other images have no labels: {ADVICE}")
         self.classes = source.classes
         self._source = source
         labels = np.fromiter((source.label(index) for index in range(len(source))), np.int32, len(source))  # type: ignore

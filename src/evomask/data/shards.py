@@ -14,17 +14,17 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "
 
 
 def check_one_split(paths: Iterable[str], root: str) -> None:
-    """Raise a ValueError where the names of shards speak of several splits, such as train and validation."""
-    found: dict[str, str] = {}
+    """Raise a ValueError where some of these shards belong to another split than others, by the words in their names."""
+    examples: dict[frozenset[str], str] = {}
     for path in paths:
-        for word in re.findall(r"[a-z]+", os.path.basename(path).lower()):
-            if word in SPLITS:
-                found.setdefault(SPLITS[word], path)
-    if len(found) > 1:
-        one = os.path.basename(next(iter(found.values())))
+        name = os.path.basename(path)
+        splits = frozenset(SPLITS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in SPLITS)
+        examples.setdefault(splits, name)
+    if len(examples) > 1:
+        pattern = re.sub(r"\d+(-of-\d+)?(?=[.])", "*", min(examples.values()))
         raise ValueError(
-            f"{root} holds shards of several splits ({', '.join(sorted(found))}): name those of one by a pattern, such as "
-            f"'{Path(root) / re.sub(r'[0-9].*(?=[.])', '*', one)}'"
+            f"{root} holds shards of several splits, such as {' and '.join(sorted(examples.values())[:2])}: name those of one by a "
+            f"pattern, such as '{pattern}'"
         )
 
 

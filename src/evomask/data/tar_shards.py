@@ -118,7 +118,7 @@ def _label(tar: tarfile.TarFile, parts: dict[str, tarfile.TarInfo], name: str) -
     assert file is not None  # it is a regular file
     text = file.read()
     try:
-        label = json.loads(text)
+        label = int(text) if extension == "cls" else json.loads(text)
     except ValueError as error:
         raise ValueError(f"{name}.{extension} holds no {'number' if extension == 'cls' else 'JSON'}: {text[:40]!r}") from error
     if extension == "json":
