@@ -103,11 +103,11 @@ def load_index(kind: str, root: str, build: Callable[[], Index], files: Sequence
     key = hashlib.sha256(os.fsencode(f"{kind}:{root}")).hexdigest()[:16]
     name = re.sub(r"[^\w.-]+", "-", os.path.basename(root))
     path = cache_folder() / f"{name}-{key}.safetensors"
-    index = _usable(path, files)
+    index = _usable(path, files, logging.DEBUG)
     if index is not None:
         return index
     with _one_at_a_time(path.with_suffix(".lock")):
-        index = _usable(path, files)  # another process may have made it meanwhile
+        index = _usable(path, files, logging.WARNING)  # another process may have made it meanwhile
         if index is not None:
             return index
         began_ns = time.time_ns()
@@ -116,14 +116,14 @@ def load_index(kind: str, root: str, build: Callable[[], Index], files: Sequence
         return _save(index, path, began_ns)
 
 
-def _usable(path: Path, files: Sequence[str] | None) -> Index | None:
-    """The index in a file; None where there is none, or none that is still true."""
+def _usable(path: Path, files: Sequence[str] | None, level: int) -> Index | None:
+    """The index in a file; None where there is none, or none that is still true. Damage is logged at this level."""
     try:
         index, began_ns = _map(path)
     except FileNotFoundError:
         return None
     except (SafetensorError, OSError, ValueError, LookupError) as error:
-        logger.warning("the index %s cannot be used and is made again: %s", path, error)
+        logger.log(level, "the index %s cannot be used and is made again: %s", path, error)
         return None
     try:
         now = [stamp(name) for name in (files if files is not None else [name for name, *_ in index.stamps])]

@@ -8,7 +8,6 @@ from torchvision.transforms.v2 import functional
 from evomask.data.decode import UnreadableImage
 from evomask.data.images import ImageSource
 
-
 ADVICE = "put those of each class in a folder, or labels into the shards"
 """Where labels are missing."""
 

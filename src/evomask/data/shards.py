@@ -22,10 +22,8 @@ def check_one_split(paths: Iterable[str], root: str) -> None:
         examples.setdefault(splits, name)
     if len(examples) > 1:
         pattern = re.sub(r"\d+(-of-\d+)?(?=[.])", "*", min(examples.values()))
-        raise ValueError(
-            f"{root} holds shards of several splits, such as {' and '.join(sorted(examples.values())[:2])}: name those of one by a "
-            f"pattern, such as '{pattern}'"
-        )
+        two = " and ".join(sorted(examples.values())[:2])
+        raise ValueError(f"{root} holds shards of several splits, {two} for two: name those of one by a pattern, '{pattern}'")
 
 
 def class_names(labels: NDArray[np.int32], names: list[str] | None, file: str) -> list[str]:
