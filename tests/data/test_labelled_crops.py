@@ -1,7 +1,7 @@
 """Training crops with labels: functions of (seed, epoch, index); and stratified parts of a data set."""
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 
 from evomask.data.labelled_crops import LabelledCrops, StratifiedSubset, rand_augment
 from evomask.data.layouts import open_images
+from evomask.data.sampler import sample_seed
 from evomask.data.scenes import Scenes
 
 
@@ -62,6 +63,19 @@ def test_a_share_of_every_class_is_kept_and_at_least_one_image(folder: Path) -> 
     assert [StratifiedSubset(source, 0.5, seed=0).name(i) for i in range(len(half))] == names
     assert [StratifiedSubset(source, 0.5, seed=1).name(i) for i in range(len(half))] != names
     assert torch.equal(half.image(0), open_images(folder).image([source.name(i) for i in range(len(source))].index(names[0])))
+
+
+@pytest.mark.parametrize(("share", "seed"), [(0.5, 0), (0.1, 3), (1.0, 1)])
+def test_the_choice_is_that_of_a_plain_loop_over_classes(share: float, seed: int) -> None:
+    source = Scenes((32, 32), 60)
+    members = defaultdict(list)
+    for index in range(60):
+        members[source.label(index)].append(index)
+    generator = np.random.default_rng(sample_seed(seed))
+    chosen = [generator.permutation(ones)[: max(1, round(share * len(ones)))] for _, ones in sorted(members.items())]
+    subset = StratifiedSubset(source, share, seed)
+    names = [source.name(index) for index in sorted(np.concatenate(chosen).tolist())]
+    assert [subset.name(index) for index in range(len(subset))] == names
 
 
 def test_mistakes_are_named(tmp_path: Path, folder: Path) -> None:
