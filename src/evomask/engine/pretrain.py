@@ -66,7 +66,8 @@ class DataConfig:
     """Which images, and how they are cropped.
 
     Attributes:
-        root: a folder of images, flat or in sub-folders. None: the embedded `scenes`.
+        root: a folder of images, flat or in sub-folders; a folder of parquet or tar shards, one of them, or a pattern such as
+            'shards/train-*.tar'. None: the embedded `scenes`.
         scenes: how many scenes, where root is None.
         workers: processes that load images beside the training process; the images are the same for any number.
         crop_scale: range of the share of an image's area that a random crop takes.

@@ -15,8 +15,9 @@ class LabelledDataConfig:
     """Training and validation images.
 
     Attributes:
-        train: a folder with a sub-folder of images for each class. None: the embedded `scenes`.
-        val: a folder with the same sub-folders.
+        train: a folder with a sub-folder of images for each class, or labelled parquet or tar shards: a folder of them, one, or
+            a pattern such as 'shards/train-*.tar'. None: the embedded `scenes`.
+        val: the same classes once more, in any of these forms.
         scenes: training scenes where no folders are given; there are half as many for validation.
         workers: processes that load images.
     """
