@@ -31,8 +31,10 @@ def test_a_table_shows_every_row_and_memory_where_there_is_any() -> None:
     assert len(plain.table().columns) == 3
     assert len(Comparison("work", [Row("a", 1, 1, 1, 1, 512.0)]).table().columns) == 4
     assert len(Comparison("work", [Row("a", 1, 1, 1, 1), Row("b", 2, 2, 2, 2, agreement=0.5)]).table().columns) == 4
+    assert len(Comparison("work", [Row("a", 1, 1, 1, 1, own_mib=1.0, share_mib=2.0)]).table().columns) == 5
     assert as_rows([plain])[1] == {
         "table": "work", "name": "b", "milliseconds": 2, "ratio": 2, "least": 2, "most": 2, "peak_mib": None, "agreement": None,
+        "own_mib": None, "share_mib": None,
     }  # fmt: skip
 
 

@@ -7,8 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from evomask.benchmarks.layouts import write_tar
 from evomask.benchmarks.loader import IMAGENET_SIZE, LoaderConfig, RecipeImages, compare_loaders, read, read_like_recipe
 from evomask.cli import main
+
+LAYOUTS = ["image folder", "tar shards", "parquet, row groups of 100", "parquet, row groups of 10"]
 
 
 @pytest.fixture
@@ -21,9 +24,11 @@ def folder(tmp_path: Path) -> Path:
 
 def test_rows_of_all_tables(folder: Path) -> None:
     threads = torch.get_num_threads()
-    tables = compare_loaders(LoaderConfig(root=folder, images=4, batch_size=2, size=16, workers=1, turns=1))
-    assert [len(table.rows) for table in tables] == [4, 3, 2, 2]
-    for table in tables:
+    tables = compare_loaders(LoaderConfig(root=folder, images=4, batch_size=2, size=16, workers=1, turns=1, laid_out=12))
+    assert [len(table.rows) for table in tables] == [4, 3, 2, 2, 4, 4, 4]
+    for table in tables[4:]:
+        assert [row.name for row in table.rows] == LAYOUTS
+    for table in tables[:4]:
         assert [row.name for row in table.rows[:2]] == ["evomask", "MAE's recipe"]
         assert all(0 < row.milliseconds < torch.inf and 0 < row.ratio < torch.inf for row in table.rows)
     assert tables[0].title == "loading 4 files, one thread, ms an image"
@@ -33,7 +38,7 @@ def test_rows_of_all_tables(folder: Path) -> None:
 def test_without_a_folder_scenes_are_loaded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr("evomask.benchmarks.loader.read_like_recipe", lambda path: seen.append(path) or read_like_recipe(path))
-    options = ["--images", "2", "--batch-size", "2", "--size", "32", "--workers", "1", "--turns", "1"]
+    options = ["--images", "2", "--batch-size", "2", "--size", "32", "--workers", "1", "--turns", "1", "--laid-out", "4"]
     assert main(["bench", "loader", *options]) == 0
     assert "loading 2 files, --workers 1" in capsys.readouterr().out
     assert {path.suffix for path in seen} == {".jpg"}
@@ -56,6 +61,7 @@ def test_the_recipe_decodes_the_same_pixels_and_normalises(folder: Path) -> None
     [
         ("--batch-size 6", "5 images fill no batch of 6: lower --batch-size"),
         ("--turns 0", "at least 1"),
+        ("--laid-out 8 --batch-size 9", "--laid-out 8 images fill no batch of 9"),
         ("--images 3 --batch-size 4", "3 images fill no batch of 4"),
     ],
 )
@@ -70,3 +76,9 @@ def test_a_broken_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]
     (folder / "3.jpg").write_text("words")
     assert main(["bench", "loader", "--root", str(folder), "--batch-size", "5"]) == 2
     assert "3.jpg cannot be read" in capsys.readouterr().err
+
+
+def test_shards_are_for_the_benchmark_to_make(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tar([((folder / "0.jpg").read_bytes(), 0)], tmp_path / "shards")
+    assert main(["bench", "loader", "--root", str(tmp_path / "shards")]) == 2
+    assert "holds shards: give a folder of image files" in capsys.readouterr().err

@@ -152,11 +152,11 @@ def test_damaged_exif_is_refused_or_left_aside(kind):
 @pytest.mark.parametrize("name", ["picture.png", "picture.jpg", "picture.webp"])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_content_counts_and_not_the_name(tmp_path, kind, name):
-    from evomask.data.images import ImageFolder
+    from evomask.data.layouts import open_images
 
     image = Image.fromarray(np.full((9, 7, 3), (200, 100, 50), dtype=np.uint8))
     (tmp_path / name).write_bytes(encoded(image, kind))
-    pixels = ImageFolder(tmp_path).image(0)
+    pixels = open_images(tmp_path).image(0)
     assert pixels.shape == (3, 9, 7)
     assert (pixels.flatten(1).float().mean(dim=1) - torch.tensor([200, 100, 50])).abs().max() < 4
 
@@ -178,7 +178,7 @@ def test_decompression_bombs_are_refused(monkeypatch, limit):
 
 
 def test_other_channel_counts_are_refused():
-    from evomask.data.images import ImageFolder
+    from evomask.data.layouts import open_images
 
     with pytest.raises(ValueError, match=r"1 .*3 .*4"):
-        ImageFolder("anywhere", channels=5)
+        open_images("anywhere", channels=5)

@@ -1,7 +1,7 @@
 """Training crops with labels: functions of (seed, epoch, index); and stratified parts of a data set."""
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from evomask.data.images import ImageFolder
 from evomask.data.labelled_crops import LabelledCrops, StratifiedSubset, rand_augment
+from evomask.data.layouts import open_images
+from evomask.data.sampler import sample_seed
 from evomask.data.scenes import Scenes
 
 
@@ -45,14 +46,14 @@ def test_distortions_distort() -> None:
 
 def test_the_label_is_that_of_the_image_that_takes_a_broken_ones_place(folder: Path) -> None:
     (folder / "a" / "0.png").write_text("no image")
-    source = ImageFolder(folder)
+    source = open_images(folder)
     _, label, used = LabelledCrops(source, (8, 8), 3, seed=0)[0, 0]
     assert used != 0
     assert label == source.label(used)
 
 
 def test_a_share_of_every_class_is_kept_and_at_least_one_image(folder: Path) -> None:
-    source = ImageFolder(folder)
+    source = open_images(folder)
     half = StratifiedSubset(source, 0.5, seed=0)
     assert Counter(half.label(i) for i in range(len(half))) == {0: 5, 1: 2, 2: 1}
     hundredth = StratifiedSubset(source, 0.01, seed=0)
@@ -61,13 +62,26 @@ def test_a_share_of_every_class_is_kept_and_at_least_one_image(folder: Path) -> 
     assert names == sorted(set(names))
     assert [StratifiedSubset(source, 0.5, seed=0).name(i) for i in range(len(half))] == names
     assert [StratifiedSubset(source, 0.5, seed=1).name(i) for i in range(len(half))] != names
-    assert torch.equal(half.image(0), ImageFolder(folder).image(source._paths.index(str(Path(names[0]).relative_to(folder)))))
+    assert torch.equal(half.image(0), open_images(folder).image([source.name(i) for i in range(len(source))].index(names[0])))
+
+
+@pytest.mark.parametrize(("share", "seed"), [(0.5, 0), (0.1, 3), (1.0, 1)])
+def test_the_choice_is_that_of_a_plain_loop_over_classes(share: float, seed: int) -> None:
+    source = Scenes((32, 32), 60)
+    members = defaultdict(list)
+    for index in range(60):
+        members[source.label(index)].append(index)
+    generator = np.random.default_rng(sample_seed(seed))
+    chosen = [generator.permutation(ones)[: max(1, round(share * len(ones)))] for _, ones in sorted(members.items())]
+    subset = StratifiedSubset(source, share, seed)
+    names = [source.name(index) for index in sorted(np.concatenate(chosen).tolist())]
+    assert [subset.name(index) for index in range(len(subset))] == names
 
 
 def test_mistakes_are_named(tmp_path: Path, folder: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "flat.png")
     with pytest.raises(ValueError, match="have no labels: put those of each class in a folder"):
-        LabelledCrops(ImageFolder(tmp_path), (8, 8), 3, seed=0)
+        LabelledCrops(open_images(tmp_path), (8, 8), 3, seed=0)
     with pytest.raises(ValueError, match="RandAugment distorts images of 3 channels, not of 1"):
         LabelledCrops(Scenes((32, 32), 4, channels=1), (8, 8), 1, seed=0, distortion="rand-m9")
     with pytest.raises(ValueError, match="'augmix-m3' is no RandAugment that timm knows"):

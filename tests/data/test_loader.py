@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evomask.data.images import ImageFolder
+from evomask.data.layouts import open_images
 from evomask.data.loader import load_batches
 from evomask.data.pretraining import PretrainingImages
 from evomask.data.sampler import StepSampler
@@ -23,7 +23,7 @@ def folder_with(tmp_path, whole, broken):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number:04d}.png")
     for number in range(broken):
         (tmp_path / f"z{number}.jpg").write_text("words")
-    return ImageFolder(tmp_path)
+    return open_images(tmp_path)
 
 
 def test_any_number_of_workers_gives_the_same_batches():

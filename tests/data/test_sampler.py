@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,3 +65,17 @@ def test_seeds_are_well_mixed():
     ones = sum(bin(seed).count("1") for seed in seeds) / len(seeds)
     assert abs(ones - 31.5) < 0.5
     assert sample_seed(1, 2) != sample_seed(2, 1)
+
+
+def test_going_to_and_fro_between_two_epochs_makes_each_order_once(monkeypatch):
+    made, default_rng = [], np.random.default_rng
+    monkeypatch.setattr("numpy.random.default_rng", lambda seed: made.append(seed) or default_rng(seed))
+    sampler = StepSampler(20, 4, 7, range(0))
+    expected = [StepSampler(20, 4, 7, range(0)).indices(step) for step in range(30)]
+    made.clear()
+    for step in (4, 5, 4, 6, 3, 9, 10, 9, 11):
+        assert sampler.indices(step) == expected[step]
+    assert made == [sample_seed(7, epoch) for epoch in (0, 1, 2)]
+    assert sampler.indices(29) == expected[29]
+    assert sampler.indices(0) == expected[0]
+    assert len(sampler._orders) == 2

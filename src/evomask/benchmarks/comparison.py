@@ -25,6 +25,8 @@ class Row:
         most: the largest.
         peak_mib: what it allocates on the GPU beyond what was there, in MiB; None on a CPU.
         agreement: of its trees with the exact ones, an adjusted Rand index; None where there is nothing to compare.
+        own_mib: memory that a process that loads images has for itself, in MiB; None where it is not measured.
+        share_mib: the same, and its share of what it has together with other processes.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Row:
     most: float
     peak_mib: float | None = None
     agreement: float | None = None
+    own_mib: float | None = None
+    share_mib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,12 @@ class Comparison:
     def table(self) -> Table:
         """As it is printed."""
         table = Table("", "ms", f"times {self.rows[0].name}", title=self.title, title_justify="left")
-        optional = {"peak MiB": [row.peak_mib for row in self.rows], "trees' ARI": [row.agreement for row in self.rows]}
+        optional = {
+            "peak MiB": [row.peak_mib for row in self.rows],
+            "trees' ARI": [row.agreement for row in self.rows],
+            "MiB of a worker's own": [row.own_mib for row in self.rows],
+            "with its share of others'": [row.share_mib for row in self.rows],
+        }
         optional = {name: values for name, values in optional.items() if any(value is not None for value in values)}
         for name in optional:
             table.add_column(name)
@@ -95,7 +104,19 @@ def compare(
 
 
 PEERS = ("scipy", "fastcluster", "transformers", "lightly")
-LIBRARIES = ("evomask", "torch", "torchvision", "timm", "numba", "triton", "pillow", "simplejpeg", "torchcodec", *PEERS)
+LIBRARIES = (
+    "evomask",
+    "torch",
+    "torchvision",
+    "timm",
+    "numba",
+    "triton",
+    "pillow",
+    "simplejpeg",
+    "torchcodec",
+    "pyarrow",
+    *PEERS,
+)
 
 
 def circumstances() -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Loading images: evomask's way against MAE's recipe (Pillow, torchvision's transforms), same files, same workers."""
+"""Loading images: evomask's way against MAE's recipe (Pillow, torchvision's transforms), same files, same workers.
+
+And the same images from folders and from shards.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,8 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from evomask.benchmarks.comparison import Comparison, compare
+from evomask.benchmarks.layouts import cache_in, compare_layouts
 from evomask.data.decode import UnreadableImage, decode
-from evomask.data.images import ImageFolder
+from evomask.data.image_folder import ImageFolder
+from evomask.data.layouts import open_encoded
 from evomask.data.loader import load_batches
 from evomask.data.pretraining import PretrainingImages
 from evomask.data.sampler import StepSampler
@@ -40,7 +45,8 @@ class LoaderConfig:
         images: how many of them, at most; whole batches are taken.
         size: of a crop, in pixels.
         batch_size: images.
-        workers: processes that load, in the last table; in the others there are none.
+        workers: processes that load, in the tables that say so; in the others there are none.
+        laid_out: images in a folder, in tar and in parquet shards, of which as many are read as in the other tables.
         turns: of all candidates, over which medians are taken.
     """
 
@@ -49,15 +55,19 @@ class LoaderConfig:
     size: int = 224
     batch_size: int = 64
     workers: int = 2
+    laid_out: int = 4_000
     turns: int = 7
 
     def __post_init__(self):
         if min(self.images, self.size, self.batch_size, self.workers, self.turns) < 1:
             raise ValueError("--images, --size, --batch-size, --workers and --turns must be at least 1")
+        if self.laid_out < self.batch_size:
+            raise ValueError(f"--laid-out {self.laid_out} images fill no batch of {self.batch_size}")
 
 
 def compare_loaders(config: LoaderConfig) -> list[Comparison]:
-    """Tables in milliseconds an image: all of it, decoding alone, cropping alone, each on one thread; all of it with workers.
+    """Tables in milliseconds an image: all of it, decoding alone, cropping alone, each on one thread; all of it with workers;
+    and the same images in each of the layouts that evomask reads.
 
     evomask hands over uint8, and the device normalises it during training; MAE's recipe normalises each image after it is
     cropped, and that is part of its times. One row is therefore evomask with normalisation on the same thread of the CPU.
@@ -65,8 +75,10 @@ def compare_loaders(config: LoaderConfig) -> list[Comparison]:
     Raises:
         ValueError: fewer images than a batch, or a file that cannot be read.
     """
-    with TemporaryDirectory() as temporary, _one_thread():
-        folder = ImageFolder(config.root or _save_scenes(Path(temporary), config.images))
+    with TemporaryDirectory() as temporary, cache_in(Path(temporary) / "cache"), _one_thread():
+        folder = open_encoded(config.root or _save_scenes(Path(temporary) / "scenes", config.images))
+        if not isinstance(folder, ImageFolder):
+            raise ValueError(f"{config.root} holds shards: give a folder of image files, which are put into shards here")
         count = min(config.images, len(folder)) // config.batch_size * config.batch_size
         if count == 0:
             raise ValueError(
@@ -84,6 +96,16 @@ def compare_loaders(config: LoaderConfig) -> list[Comparison]:
             _compare_decoding(paths, config),
             _compare_cropping(paths[: config.batch_size], config),
             _compare_with_workers(paths, config),
+            *compare_layouts(
+                [path.read_bytes() for path in paths],
+                Path(temporary) / "layouts",
+                laid_out=config.laid_out,
+                images=min(count, config.laid_out),
+                size=config.size,
+                batch_size=config.batch_size,
+                workers=config.workers,
+                turns=config.turns,
+            ),
         ]
 
 
@@ -216,6 +238,7 @@ def _exhaust(iterable: Iterable[object]) -> None:
 
 
 def _save_scenes(folder: Path, count: int) -> Path:
+    folder.mkdir()
     scenes, noise = Scenes(IMAGENET_SIZE, count), np.random.default_rng(0)
     for index in range(count):
         pixels = scenes.image(index).permute(1, 2, 0).numpy() + noise.normal(0, GRAIN, (*IMAGENET_SIZE, 1))

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional
 
 from evomask.analysis.agreement import mean_adjusted_rand_index
 from evomask.benchmarks.comparison import Comparison, compare
-from evomask.data.images import ImageFolder
+from evomask.data.layouts import open_images
 from evomask.data.scenes import Scenes
 from evomask.engine import distributed
 from evomask.engine.loop import use_bfloat16
@@ -184,7 +184,7 @@ def agreement_with_exact_trees(config: OverheadConfig, device: torch.device) -> 
     vit = encoder.plain_vit().to(device)
     height, width = encoder.image_size
     channels = len(encoder.mean)
-    source = Scenes((height, width), AGREEMENT_IMAGES) if config.images is None else ImageFolder(config.images, channels)
+    source = Scenes((height, width), AGREEMENT_IMAGES) if config.images is None else open_images(config.images, channels)
     chosen = range(0, len(source), max(1, len(source) // AGREEMENT_IMAGES))[:AGREEMENT_IMAGES]
     crops = [functional.center_crop(functional.resize(source.image(i), [min(height, width)]), [height, width]) for i in chosen]
     pixels = normalise(torch.stack(crops).to(device), encoder.mean, encoder.std)

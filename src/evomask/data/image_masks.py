@@ -8,7 +8,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from evomask.data.images import ImageFolder
+from evomask.data.layouts import open_images
 from evomask.data.scenes import Scenes
 
 IGNORED = -1
@@ -43,7 +43,7 @@ class ImageMaskFolders:
     """
 
     def __init__(self, images: Path, masks: Path, ignored: tuple[int, ...] = (), channels: int = 3):
-        self._images = ImageFolder(images, channels=channels)
+        self._images = open_images(images, channels)
         if not masks.is_dir():
             raise ValueError(f"there is no folder {masks}: give the folder that holds the masks")
         names = [Path(self._images.name(index)).relative_to(images) for index in range(len(self._images))]

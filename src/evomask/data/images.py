@@ -1,12 +1,12 @@
-"""A folder of images, flat or in classes, and what any source of images is."""
+"""What a source of images is: decoded, as training takes it, and encoded, as images lie on a disk."""
 
-import os
-from pathlib import Path
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from torch import Tensor
 
-from evomask.data.decode import UnreadableImage, check_channels, decode
+from evomask.data.decode import decode
+from evomask.data.index import Index
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -34,72 +34,76 @@ class ImageSource(Protocol):
         ...
 
 
-class ImageFolder:
-    """All images below a folder, at any depth, in the order of their paths.
+class EncodedImages(ABC):
+    """Images by number, in the bytes in which they are stored. One file of this folder holds each way to store them.
 
-    Where every image lies in a sub-folder, the sub-folders just below `root` are the classes. Hidden files and folders are
-    left out.
+    Whatever grows with the number of images lies in the index, so that it costs a process that loads images nothing.
 
     Args:
-        root: the folder.
-        channels: 1 grey, 3 RGB, 4 RGBA.
-
-    Raises:
-        ValueError: no such folder, or no image in it.
+        index: with `labels`, (n,) int32, and what the way of storing needs.
+        classes: the names of the labels; empty where images have none.
     """
 
-    def __init__(self, root: str | Path, channels: int = 3):
-        check_channels(channels)
-        self.root = Path(root)
-        self._channels = channels
-        if not self.root.exists():
-            raise ValueError(f"there is no folder {self.root}: give the folder that holds your images")
-        if not self.root.is_dir():
-            raise ValueError(f"{self.root} is a file: give the folder that holds your images")
-        self._paths = sorted(_find_images(self.root))
-        if not self._paths:
-            looked_for = " ".join(sorted(SUFFIXES))
-            raise ValueError(f"there are no images in {self.root}: looked for files that end in {looked_for}, at any depth")
-        in_classes = all(os.sep in path for path in self._paths)
-        self.classes: list[str] = sorted({path.split(os.sep)[0] for path in self._paths}) if in_classes else []
-        self._label_of = {name: label for label, name in enumerate(self.classes)}
+    def __init__(self, index: Index, classes: list[str]):
+        self.index, self.classes = index, classes
 
     def __len__(self) -> int:
-        """The number of files."""
-        return len(self._paths)
+        """The number of images."""
+        return len(self.index.arrays["labels"])
+
+    def get(self, index: int) -> tuple[bytes, int | None]:
+        """The image's bytes and its label.
+
+        Raises:
+            UnreadableImage: they cannot be read.
+        """
+        return self.read(index), self.label(index)
+
+    def label(self, index: int) -> int | None:
+        """The number of the image's class, None where there are no classes."""
+        return int(self.index.arrays["labels"][index]) if self.classes else None
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The image's bytes.
+
+        Raises:
+            UnreadableImage: they cannot be read.
+        """
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What to call it in a log."""
+
+
+class DecodedImages:
+    """Encoded images, decoded; an `ImageSource`.
+
+    Args:
+        encoded: the images.
+        channels: 1 grey, 3 RGB, 4 RGBA.
+    """
+
+    def __init__(self, encoded: EncodedImages, channels: int = 3):
+        self.classes = encoded.classes
+        self._encoded, self._channels = encoded, channels
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._encoded)
 
     def image(self, index: int) -> Tensor:
         """(C, H, W) uint8, in its own size.
 
         Raises:
-            UnreadableImage: the file is broken, or gone.
+            UnreadableImage: the image is broken, or gone.
         """
-        try:
-            data = (self.root / self._paths[index]).read_bytes()
-        except OSError as error:
-            raise UnreadableImage(error.strerror or str(error)) from error
-        return decode(data, self._channels)
+        return decode(self._encoded.read(index), self._channels)
 
     def label(self, index: int) -> int | None:
-        """The number of the image's class, None for a flat folder."""
-        return self._label_of[self._paths[index].split(os.sep)[0]] if self.classes else None
+        """The number of the image's class, None where there are no classes."""
+        return self._encoded.label(index)
 
     def name(self, index: int) -> str:
-        """The file's path."""
-        return str(self.root / self._paths[index])
-
-
-def _find_images(root: Path) -> list[str]:
-    """Paths below root, relative to it. A link to a folder is followed once, also where it leads back up."""
-    found: list[str] = []
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        images = (name for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES)
-        found += (os.path.relpath(os.path.join(folder, name), root) for name in images)
-    return found
+        """The file's path, or the shard's and the place in it."""
+        return self._encoded.name(index)

@@ -8,6 +8,9 @@ from torchvision.transforms.v2 import functional
 from evomask.data.decode import UnreadableImage
 from evomask.data.images import ImageSource
 
+ADVICE = "put those of each class in a folder, or labels into the shards"
+"""Where labels are missing."""
+
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
     """`dataset[index] -> (image_uint8 (C, H, W), label)`: the shorter side resized to fit, then the centre.
@@ -23,7 +26,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, source: ImageSource, size: tuple[int, int], shown: float = 1.0):
         if not source.classes:
-            raise ValueError(f"{source.name(0)} and the other images have no labels: put those of each class in a folder")
+            raise ValueError(f"{source.name(0)} and the other images have no labels: {ADVICE}")
         self._source = source
         self._size, self._shown = size, shown
 

@@ -1,7 +1,6 @@
 """Labelled images as a classifier is trained on them: cropped, flipped and distorted at random; and parts of a data set."""
 
 import random
-from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from evomask.data.images import ImageSource
+from evomask.data.labelled import ADVICE
 from evomask.data.readable import ReadableImages
 from evomask.data.sampler import Key, sample_seed
 
@@ -46,7 +46,7 @@ class LabelledCrops(Dataset[tuple[Tensor, int, int]]):
         distortion: str | None = None,
     ):
         if not source.classes:
-            raise ValueError(f"{source.name(0)} and the other images have no labels: put those of each class in a folder")
+            raise ValueError(f"{source.name(0)} and the other images have no labels: {ADVICE}")
         if distortion is not None and channels != 3:
             raise ValueError(f"RandAugment distorts images of 3 channels, not of {channels}: leave it out")
         self.source = source
@@ -115,15 +115,14 @@ class StratifiedSubset:
         if not 0 < share <= 1:
             raise ValueError(f"the share of labels must be above 0 and at most 1, not {share}")
         if not source.classes:
-            raise ValueError(f"{source.name(0)} and the other images have no labels: put those of each class in a folder")
+            raise ValueError(f"{source.name(0)} and the other images have no labels: {ADVICE}")
         self.classes = source.classes
         self._source = source
-        members: dict[int | None, list[int]] = defaultdict(list)
-        for index in range(len(source)):
-            members[source.label(index)].append(index)
+        labels = np.fromiter((source.label(index) for index in range(len(source))), np.int32, len(source))  # type: ignore
+        members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
         generator = np.random.default_rng(sample_seed(seed))
-        chosen = [generator.permutation(ones)[: max(1, round(share * len(ones)))] for _, ones in sorted(members.items())]
-        self._indices = np.sort(np.concatenate(chosen)).tolist()
+        chosen = [generator.permutation(ones)[: max(1, round(share * len(ones)))] for ones in members if len(ones)]
+        self._indices = np.sort(np.concatenate(chosen))  # a list of numbers would be copied to each process that loads images
 
     def __len__(self) -> int:
         """The number of images."""
@@ -131,12 +130,12 @@ class StratifiedSubset:
 
     def image(self, index: int) -> Tensor:
         """(C, H, W) uint8, in its own size."""
-        return self._source.image(self._indices[index])
+        return self._source.image(int(self._indices[index]))
 
     def label(self, index: int) -> int | None:
         """The class's number."""
-        return self._source.label(self._indices[index])
+        return self._source.label(int(self._indices[index]))
 
     def name(self, index: int) -> str:
         """What to call it in a log."""
-        return self._source.name(self._indices[index])
+        return self._source.name(int(self._indices[index]))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 Key = tuple[int, int]
@@ -57,7 +58,7 @@ class StepSampler(Sampler[list[Key]]):
         self._share = batch_size // world_size
         self._first = rank * self._share
         self._micro_batch = self._share // micro_batches
-        self._order = (-1, np.empty(0, dtype=np.int64))  # of the epoch last asked for
+        self._orders: dict[int, NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
         """Micro-batches."""
@@ -73,7 +74,10 @@ class StepSampler(Sampler[list[Key]]):
     def indices(self, step: int) -> list[int]:
         """The images that this process takes in a step."""
         epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng(sample_seed(self._seed, epoch)).permutation(self._length))
+        if epoch not in self._orders:
+            # Two are kept: processes that load begin an epoch while the last batches of the one before are still to be used.
+            for old in sorted(self._orders)[:-1]:
+                del self._orders[old]
+            self._orders[epoch] = np.random.default_rng(sample_seed(self._seed, epoch)).permutation(self._length)
         start = step_of_epoch * self._batch_size + self._first
-        return self._order[1][start : start + self._share].tolist()
+        return self._orders[epoch][start : start + self._share].tolist()

@@ -10,7 +10,8 @@ import torch
 import tyro
 from torch import Tensor
 
-from evomask.data.images import ImageFolder, ImageSource
+from evomask.data.images import ImageSource
+from evomask.data.layouts import open_images
 from evomask.data.loader import load_batches
 from evomask.data.pretraining import PretrainingImages
 from evomask.data.scenes import Scenes
@@ -65,7 +66,8 @@ class DataConfig:
     """Which images, and how they are cropped.
 
     Attributes:
-        root: a folder of images, flat or in sub-folders. None: the embedded `scenes`.
+        root: a folder of images, flat or in sub-folders; a folder of parquet or tar shards, one of them, or a pattern such as
+            'shards/train-*.tar'. None: the embedded `scenes`.
         scenes: how many scenes, where root is None.
         workers: processes that load images beside the training process; the images are the same for any number.
         crop_scale: range of the share of an image's area that a random crop takes.
@@ -85,7 +87,7 @@ class DataConfig:
     def source(self, size: tuple[int, int], channels: int, seed: int) -> ImageSource:
         """The images themselves."""
         if self.root is not None:
-            return ImageFolder(self.root, channels=channels)
+            return open_images(self.root, channels=channels)
         return Scenes(size, self.scenes, seed=seed, channels=channels)
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from evomask.analysis.attention_distance import mean_attention_distance
 from evomask.analysis.rankme import rankme
-from evomask.data.images import ImageFolder, ImageSource
+from evomask.data.images import ImageSource
+from evomask.data.layouts import open_images
 from evomask.data.scenes import Scenes
 from evomask.data.spread import spread_images
 from evomask.engine.loop import Moment
@@ -89,7 +90,7 @@ class Monitor:
 def _images_to_look_at(config: PretrainConfig) -> ImageSource:
     vit, data, root = config.host.encoder, config.data, config.monitor.root
     if root is not None:
-        source = ImageFolder(root, channels=vit.in_chans)
+        source = open_images(root, channels=vit.in_chans)
         if not source.classes:
             raise ValueError(
                 f"the images of --monitor.root {root} have no labels: put those of each class in a folder of its own"

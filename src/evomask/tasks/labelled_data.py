@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from evomask.data.images import ImageFolder, ImageSource
+from evomask.data.images import ImageSource
+from evomask.data.layouts import open_images
 from evomask.data.scenes import Scenes
 from evomask.models.encoders import Encoder
 
@@ -14,8 +15,9 @@ class LabelledDataConfig:
     """Training and validation images.
 
     Attributes:
-        train: a folder with a sub-folder of images for each class. None: the embedded `scenes`.
-        val: a folder with the same sub-folders.
+        train: a folder with a sub-folder of images for each class, or labelled parquet or tar shards: a folder of them, one, or
+            a pattern such as 'shards/train-*.tar'. None: the embedded `scenes`.
+        val: the same classes once more, in any of these forms.
         scenes: training scenes where no folders are given; there are half as many for validation.
         workers: processes that load images.
     """
@@ -37,7 +39,7 @@ class LabelledDataConfig:
             size, channels = encoder.image_size, encoder.in_chans
             val_count = max(1, self.scenes // 2)
             return Scenes(size, self.scenes, channels=channels), Scenes(size, val_count, split="val", channels=channels)
-        train, val = (ImageFolder(root, channels=encoder.in_chans) for root in (self.train, self.val))
+        train, val = (open_images(root, channels=encoder.in_chans) for root in (self.train, self.val))
         if train.classes != val.classes:
             differing = sorted(set(train.classes) ^ set(val.classes))
             raise ValueError(f"{self.train} and {self.val} differ in their classes: {', '.join(differing[:5])}")
