@@ -271,7 +271,7 @@ def options_of(config: Any, prefix: str = "--") -> Iterator[tuple[str, str]]:
         value = getattr(config, option.name)
         if is_dataclass(value):
             yield from options_of(value, f"{prefix}{option.name.replace('_', '-')}.")
-        elif option.name != "recipe":
+        elif option.name not in ("recipe", "kind"):  # what says which they are is none
             line = re.search(rf"^ +(\w+, )*{option.name}(, \w+)*: (\S+ \S+ \S+)", config.__doc__, re.MULTILINE)
             assert line, f"{type(config).__name__} says nothing of {option.name}"
             yield prefix + option.name.replace("_", "-"), line[3]
@@ -319,7 +319,7 @@ class OutOfMemoryError(RuntimeError):
     [
         (ValueError("two\n  lines"), 2, "two lines"),
         (FileNotFoundError(2, "No such file or directory", "x.jpg"), 2, "[Errno 2] No such file or directory: 'x.jpg'"),
-        (OutOfMemoryError("CUDA out of memory. Tried to ..."), 2, "--train.micro-batches"),
+        (OutOfMemoryError("CUDA out of memory. Tried to ..."), 2, "raise the number of micro-batches"),
         (Stopped(15, 7, Path("run")), 143, "stopped by SIGTERM after 7 steps, all saved: `evomask resume run` goes on"),
         (Stopped(2, 7, Path("run")), 130, "stopped by SIGINT after 7 steps, all saved: `evomask resume run` goes on"),
         (KeyboardInterrupt(), 130, "stopped by SIGINT"),
