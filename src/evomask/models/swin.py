@@ -127,7 +127,8 @@ def check_swin(encoder: nn.Module) -> Swin:
         raise ValueError("the Swin must be for images of one size: build it without dynamic_img_size")
     if type(swin.patch_embed) is not PatchEmbed:
         raise ValueError(f"the image must be cut into patches as it is, not by timm's {type(swin.patch_embed).__name__}")
-    (height, width), (patch_height, patch_width) = swin.patch_embed.img_size, swin.patch_embed.patch_size
+    embedding: Any = swin.patch_embed
+    (height, width), (patch_height, patch_width) = embedding.img_size, embedding.patch_size
     if height % patch_height or width % patch_width:
         raise ValueError(f"patches of {patch_height} x {patch_width} px do not divide an image of {height} x {width} px")
     return swin
