@@ -94,7 +94,8 @@ def pretrain(arguments: list[str]) -> None:
         """
 
         out: Path | None = None
-        config: Annotated[PretrainConfig, tyro.conf.arg(name="")]
+        # A recipe says which host it is: without sub-commands, a host's options are those of the recipe's.
+        config: Annotated[tyro.conf.AvoidSubcommands[PretrainConfig], tyro.conf.arg(name="")]
 
     default = PretrainOptions(config=recipe())
     options = _parse(PretrainOptions, arguments[1:], f"evomask pretrain {name}", default, inspect.getdoc(recipe))

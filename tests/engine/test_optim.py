@@ -9,6 +9,8 @@ from torch import nn
 from evomask.engine.optim import OptimConfig, build_adamw, build_lars, build_layer_decayed_adamw, learning_rate
 from evomask.models.classifier import add_classifier
 from evomask.models.mae import MAEConfig
+from evomask.models.simmim import SimMIMConfig, SwinSimMIMConfig
+from evomask.models.swin import SwinConfig
 from evomask.models.vit import ViTConfig, build_vit
 
 BASE, LEAST = 1e-3, 1e-5
@@ -191,3 +193,28 @@ def test_lars_leaves_out_a_step_that_is_not_finite() -> None:
     optimizer.found_inf = torch.ones(())
     optimizer.step()
     assert torch.equal(head.weight, before)
+
+
+def test_positions_and_their_biases_do_not_decay() -> None:
+    """As BEiT's and SimMIM's code has it; of Swin v2 also what makes the bias and the scale of its attention."""
+    small = {"image_size": (32, 32), "width": 8, "depths": (1, 1), "heads": (1, 1), "window": 4}
+    vit = ViTConfig(name="vit_tiny_patch16_224", image_size=(32, 32), patch_size=8, width=24, depth=1, heads=2)
+    configs = {
+        SimMIMConfig(encoder=vit): ("mask_token", "encoder.pos_embed", "encoder.cls_token"),
+        SwinSimMIMConfig(encoder=SwinConfig(**small)): ("encoder.layers.1.blocks.0.attn.relative_position_bias_table",),
+        SwinSimMIMConfig(encoder=SwinConfig(name="swinv2_tiny_window8_256", **small)): (
+            "encoder.layers.0.blocks.0.attn.logit_scale",
+            "encoder.layers.0.blocks.0.attn.cpb_mlp.0.weight",
+        ),
+    }
+    for config, names in configs.items():
+        host = config.build()
+        groups = build_adamw(host, OptimConfig(weight_decay=0.1)).param_groups
+        decaying = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+        parameters = dict(host.named_parameters())
+        assert not any(id(parameters[name]) in decaying for name in names)
+        matrices = [
+            p for name, p in parameters.items() if name.endswith(("qkv.weight", "fc1.weight", "proj.weight", "head.weight"))
+        ]
+        assert all(id(p) in decaying for p in matrices)
+        assert sum(len(group["params"]) for group in groups) == len(parameters)

@@ -5,6 +5,7 @@ from evomask.figures.reconstruction import denormalise
 from evomask.figures.show import image_noise, show_attention, show_hierarchy, show_masks, show_reconstruction
 from evomask.masking import EvolvedMasking, RandomMasking, build_hierarchy, masking_depth
 from evomask.masking.affinity import AFFINITIES
+from evomask.models.taps import attention_tap
 from evomask.models.vit import attention_maps, embed_patches
 
 GRID = (3, 4)
@@ -22,7 +23,7 @@ def attention_of(encoder, images):
 
 
 def test_masks_are_a_random_one_and_the_evolved_ones(host, images, originals):
-    figure = show_masks(host.encoder, images, originals, progress=(0.0, 0.5), seed=4)
+    figure = show_masks(attention_tap(host.encoder), images, originals, progress=(0.0, 0.5), seed=4)
     axes = np.array(figure.axes).reshape(2, 4)
     noise = image_noise(2, GRID, seed=4)
     random = RandomMasking()(noise, GRID).masked
@@ -34,7 +35,7 @@ def test_masks_are_a_random_one_and_the_evolved_ones(host, images, originals):
 
 def test_hierarchy_takes_the_affinity_and_linkage_of_the_masking(host, images, originals):
     masking = EvolvedMasking(affinity="profile", linkage="average")
-    figure = show_hierarchy(host.encoder, images, originals, masking=masking, fractions=(0.5,))
+    figure = show_hierarchy(attention_tap(host.encoder), images, originals, masking=masking, fractions=(0.5,))
     affinity = AFFINITIES["profile"](attention_of(host.encoder, images).mean(dim=1))
     trees = build_hierarchy(affinity, "average")
     depth = masking_depth(trees.height, 0.5)
@@ -45,7 +46,7 @@ def test_hierarchy_takes_the_affinity_and_linkage_of_the_masking(host, images, o
 
 
 def test_attention_is_between_patches_without_class_token_and_registers(host, images, originals):
-    figure = show_attention(host.encoder, images, originals, queries=[(1, 2)])
+    figure = show_attention(attention_tap(host.encoder), images, originals, queries=[(1, 2)])
     axes = np.array(figure.axes).reshape(2, 2 + 3)
     attention = attention_of(host.encoder, images)
     for image in range(2):
@@ -54,7 +55,7 @@ def test_attention_is_between_patches_without_class_token_and_registers(host, im
 
 
 def test_two_patches_are_asked_where_none_is_named(host, images, originals):
-    assert len(show_attention(host.encoder, images, originals).axes) == 2 * 2 * (2 + 3)
+    assert len(show_attention(attention_tap(host.encoder), images, originals).axes) == 2 * 2 * (2 + 3)
 
 
 def test_reconstruction_stands_beside_its_mask(host, images, originals):

@@ -151,8 +151,11 @@ def test_sizes_that_cannot_be(tmp_path, vit):
         encoder.resized((48, 48))
 
 
-def test_attention_can_be_had_of_plain_vits_alone(vit):
+def test_attention_can_be_had_of_known_architectures_alone(vit):
     assert Encoder.of(vit, MEAN, STD, "mine").plain_vit() is vit
-    other = Encoder.of(beit.Beit(img_size=32, **VIT), (0.5,) * 3, (0.5,) * 3, "mine")
-    with pytest.raises(ValueError, match=r"attention, masks and trees cannot be had of mine: expected .*, not a Beit"):
+    assert Encoder.of(vit, MEAN, STD, "mine").tap.grid == vit.patch_embed.grid_size
+    other = Encoder.of(timm.create_model("test_resnet"), (0.5,) * 3, (0.5,) * 3, "mine")
+    with pytest.raises(ValueError, match=r"attention, masks and trees cannot be had of mine: expected .*, not a ResNet"):
+        _ = other.tap
+    with pytest.raises(ValueError, match=r"mine is no plain ViT: expected .*, not a ResNet"):
         other.plain_vit()

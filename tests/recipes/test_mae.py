@@ -52,7 +52,7 @@ def test_grids_that_differ_from_the_paper(name: str, grid: tuple[int, int]) -> N
         assert RECIPES[name]().host.build().grid == grid
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("demo", "vit_huge_mae")])
+@pytest.mark.parametrize("name", [name for name in RECIPES if "mae" in name and name != "vit_huge_mae"])
 def test_the_other_ones_have_the_paper_s_grid(name: str) -> None:
     encoder = RECIPES[name]().host.encoder
     assert [side // encoder.patch_size for side in encoder.image_size] == [14, 14]
@@ -69,7 +69,7 @@ def test_names_agree(name: str) -> None:
     assert any(f"Command: `{command}" in line for line in rest)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name.count("_") == 2])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.count("_") == 2 and name.endswith("_mae")])
 def test_the_paper_s_values(name: str) -> None:
     config = RECIPES[name]()
     assert (config.train.epochs, config.train.batch_size) == (300, 4096)

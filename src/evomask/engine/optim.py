@@ -1,6 +1,7 @@
 """Optimisers and their schedule, linear warm-up and cosine decay, step by step."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +33,15 @@ class OptimConfig:
     clip_grad: float | None = None
 
 
+TOKENS_AND_POSITIONS = re.compile(
+    r"(cls_token|mask_token|reg_token|pos_embed|relative_position_bias_table|logit_scale|cpb_mlp\..*)$"
+)
+"""In timm's ViT, BEiT and Swin: parameters that are no matrices though of several dimensions, or make the bias of attention."""
+
+
 def build_adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Fused AdamW; weight decay leaves out one-dimensional parameters, and class, mask and register tokens."""
-    tokens = [name for name, _ in model.named_parameters() if name.endswith(("cls_token", "mask_token", "reg_token"))]
+    """Fused AdamW; weight decay leaves out one-dimensional parameters, tokens and positions, as MAE, BEiT and SimMIM do."""
+    tokens = [name for name, _ in model.named_parameters() if TOKENS_AND_POSITIONS.search(name)]
     groups = param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=tokens)
     # The rate is a tensor of the loop's choosing at every step; 0 here shows that none was forgotten.
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from matplotlib.figure import Figure
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from evomask.figures.attention import attention_of_patches, middle_queries
@@ -14,14 +13,14 @@ from evomask.figures.reconstruction import reconstructions
 from evomask.masking import EvolvedMasking, RandomMasking, build_hierarchy
 from evomask.masking.affinity import AFFINITIES
 from evomask.models.host import Host
-from evomask.models.vit import attention_maps, embed_patches, mean_patch_attention
+from evomask.models.taps import AttentionTap
 
 PAPER_BLOCKS = 6
 PAPER_MASKING = EvolvedMasking()
 
 
 def show_masks(
-    encoder: VisionTransformer,
+    tap: AttentionTap,
     images: Tensor,
     originals: Tensor,
     *,
@@ -35,7 +34,7 @@ def show_masks(
     At progress 0 the cut is single patches, and the evolved mask is that random one.
 
     Args:
-        encoder: a plain ViT.
+        tap: on the attention of an encoder in evaluation mode.
         images: (n, C, H, W) normalised, on the encoder's device.
         originals: (n, C, H, W) uint8, the same images.
         masking: the evolved masks to show.
@@ -43,17 +42,16 @@ def show_masks(
         blocks: over how many first blocks attention is averaged.
         seed: of the noise.
     """
-    grid: tuple[int, int] = encoder.patch_embed.grid_size
-    affinity = mean_patch_attention(encoder, embed_patches(encoder, images), blocks)
-    noise = image_noise(len(images), grid, seed).to(images.device)
-    masks = {"random": RandomMasking(masking.ratio)(noise, grid)}
+    affinity = tap.by_block(images, blocks).mean(dim=1)
+    noise = image_noise(len(images), tap.grid, seed).to(images.device)
+    masks = {"random": RandomMasking(masking.ratio)(noise, tap.grid)}
     for share in progress:
-        masks[f"evolved\n{share:.0%} of training"] = masking(noise, grid, share, affinity)
-    return mask_columns(originals, masks, grid)
+        masks[f"evolved\n{share:.0%} of training"] = masking(noise, tap.grid, share, affinity)
+    return mask_columns(originals, masks, tap.grid)
 
 
 def show_hierarchy(
-    encoder: VisionTransformer,
+    tap: AttentionTap,
     images: Tensor,
     originals: Tensor,
     *,
@@ -62,14 +60,13 @@ def show_hierarchy(
     blocks: int = PAPER_BLOCKS,
 ) -> Figure:
     """The partitions at several depths; `masking` says which affinity and linkage, for the rest see `show_masks`."""
-    attention = mean_patch_attention(encoder, embed_patches(encoder, images), blocks)
+    attention = tap.by_block(images, blocks).mean(dim=1)
     hierarchy = build_hierarchy(AFFINITIES[masking.affinity](attention), masking.linkage)
-    return partitions(originals, hierarchy, encoder.patch_embed.grid_size, fractions)
+    return partitions(originals, hierarchy, tap.grid, fractions)
 
 
-@torch.no_grad()
 def show_attention(
-    encoder: VisionTransformer,
+    tap: AttentionTap,
     images: Tensor,
     originals: Tensor,
     *,
@@ -77,11 +74,7 @@ def show_attention(
     blocks: int = PAPER_BLOCKS,
 ) -> Figure:
     """Where the patches at `queries`, (row, column), look; None takes two. For the rest see `show_masks`."""
-    grid: tuple[int, int] = encoder.patch_embed.grid_size
-    prefix = encoder.num_prefix_tokens
-    maps = attention_maps(encoder, embed_patches(encoder, images), blocks)
-    attention = torch.stack([map_BHLL.mean(dim=1)[:, prefix:, prefix:] for map_BHLL in maps], dim=1)
-    return attention_of_patches(originals, attention, grid, queries or middle_queries(grid))
+    return attention_of_patches(originals, tap.by_block(images, blocks), tap.grid, queries or middle_queries(tap.grid))
 
 
 def show_reconstruction(

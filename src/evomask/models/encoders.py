@@ -21,6 +21,7 @@ from evomask.models.pretrained import (
     read_json,
 )
 from evomask.models.specs import SpecOptions, parse_spec
+from evomask.models.taps import AttentionTap, attention_tap
 from evomask.models.vit import check_plain_vit
 from evomask.models.weight_files import ENDINGS, FOLDER_FILES, MANIFEST
 
@@ -120,16 +121,28 @@ class Encoder:
             timm_model.set_input_size(img_size=image_size)
         return replace(self, image_size=image_size)
 
-    def plain_vit(self) -> VisionTransformer:
-        """The model, where its attention can be looked at.
+    @property
+    def tap(self) -> AttentionTap:
+        """How the model is asked for its attention.
 
         Raises:
-            ValueError: it is no plain ViT, see `check_plain_vit`.
+            ValueError: it is not known how, see `attention_tap`.
+        """
+        try:
+            return attention_tap(self.model)
+        except ValueError as error:
+            raise ValueError(f"attention, masks and trees cannot be had of {self.name}: {error}") from error
+
+    def plain_vit(self) -> VisionTransformer:
+        """The model, where it is a plain ViT.
+
+        Raises:
+            ValueError: it is not, see `check_plain_vit`.
         """
         try:
             return check_plain_vit(self.model)
         except ValueError as error:
-            raise ValueError(f"attention, masks and trees cannot be had of {self.name}: {error}") from error
+            raise ValueError(f"{self.name} is no plain ViT: {error}") from error
 
     def _tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Class token, registers and their like, and patches, as `forward_features` leaves them."""

@@ -64,6 +64,13 @@ class Host(nn.Module, ABC):
             ValueError: transformers has no words for it.
         """
 
+    def check_mask(self, mask: Mask, images: int) -> None:
+        """Raise a ValueError where a mask is not over so many images and the N patches."""
+        expected = (images, self.grid[0] * self.grid[1])
+        if mask.masked.shape != expected:
+            given = tuple(mask.masked.shape)
+            raise ValueError(f"the mask must be (images, patches) = {expected}, not {given}; a class token does not count")
+
     def reconstruct(self, images: Tensor, mask: Mask) -> Tensor | None:
         """(B, C, H, W) the images with the hidden patches as the model restores them, for pictures; None: it restores none."""
         return None

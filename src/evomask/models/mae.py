@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evomask.masking import Mask
-from evomask.models.host import Host, HostOutput, TransformersModel
+from evomask.models.host import HostOutput, TransformersModel
 from evomask.models.mae_format import mae_for_transformers
+from evomask.models.pixels import PixelHost, as_index
 from evomask.models.vit import (
     ViTConfig,
     build_vit,
@@ -62,7 +63,7 @@ class MAEConfig:
         )
 
 
-class MAE(Host):
+class MAE(PixelHost):
     """The asymmetric autoencoder. `self.encoder` is the timm model and keeps nothing of MAE, so it can be taken out as it is.
 
     Args:
@@ -98,8 +99,8 @@ class MAE(Host):
         self.normalise_pixels = normalise_pixels
         self.attention_blocks, self.scan_stride = attention_blocks, scan_stride
         self._scan = mean_patch_attention
-        self.patch_size: tuple[int, int] = encoder.patch_embed.patch_size
-        self.grid: tuple[int, int] = encoder.patch_embed.grid_size
+        self.patch_size = encoder.patch_embed.patch_size
+        self.grid = encoder.patch_embed.grid_size
         pixels = self.patch_size[0] * self.patch_size[1] * encoder.in_chans
 
         self.decoder_embed = nn.Linear(encoder.embed_dim, decoder_width)
@@ -160,16 +161,14 @@ class MAE(Host):
         Raises:
             ValueError: the mask is not over these images and patches.
         """
-        if mask.masked.shape != tokens.shape[:2]:
-            given, expected = tuple(mask.masked.shape), tuple(tokens.shape[:2])
-            raise ValueError(f"the mask must be (images, patches) = {expected}, not {given}; a class token does not count")
+        self.check_mask(mask, len(tokens))
         latent = self.forward_encoder(tokens, mask)
         prediction = self.forward_decoder(latent, mask)
         return HostOutput(self.forward_loss(images, prediction, mask), prediction)
 
     def forward_encoder(self, tokens: Tensor, mask: Mask) -> Tensor:
         """(B, N, D) -> (B, prefix + K, D), class token and registers first, then the visible patches in their order."""
-        visible_BKD = tokens.gather(1, _as_index(mask.keep_indices, tokens))
+        visible_BKD = tokens.gather(1, as_index(mask.keep_indices, tokens))
         return self.encoder.norm(self.encoder.blocks(with_prefix(self.encoder, visible_BKD)))
 
     def forward_decoder(self, latent: Tensor, mask: Mask) -> Tensor:
@@ -177,33 +176,17 @@ class MAE(Host):
         x = self.decoder_embed(latent)
         prefix = self.encoder.num_prefix_tokens
         hidden = self.mask_token.to(x.dtype).expand(len(x), mask.masked.shape[1], -1)
-        patches = hidden.scatter(1, _as_index(mask.keep_indices, x), x[:, prefix:]) + self.decoder_positions
+        patches = hidden.scatter(1, as_index(mask.keep_indices, x), x[:, prefix:]) + self.decoder_positions
         x = self.decoder_blocks[:-1](torch.cat((x[:, :prefix], patches), dim=1))
         return self.decoder_head(self.decoder_norm(self.decoder_blocks[-1](x, prefix + mask.masked_indices)))
 
     def forward_loss(self, images: Tensor, prediction: Tensor, mask: Mask) -> Tensor:
         """Mean squared error over the pixels of the masked patches."""
-        target = self._hidden_patches(images, mask)
+        target = self.hidden_patches(images, mask)
         if self.normalise_pixels:
             mean, std = _patch_statistics(target)
             target = (target - mean) / std
         return functional.mse_loss(prediction.float(), target)
-
-    def _hidden_patches(self, images: Tensor, mask: Mask) -> Tensor:
-        patches = self.patchify(images)
-        return patches.gather(1, _as_index(mask.masked_indices, patches))
-
-    def patchify(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, N, patch height * patch width * C), pixels row by row with channels last."""
-        (rows, columns), (height, width) = self.grid, self.patch_size
-        patches = images.unflatten(3, (columns, width)).unflatten(2, (rows, height))  # B C rows height columns width
-        return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-
-    def unpatchify(self, patches: Tensor) -> Tensor:
-        """The inverse of `patchify`."""
-        (rows, columns), (height, width) = self.grid, self.patch_size
-        pixels = patches.unflatten(2, (height, width, -1)).unflatten(1, (rows, columns))  # B rows columns height width C
-        return pixels.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
     def for_transformers(self, mask_ratio: float) -> TransformersModel:
         """See `Host.for_transformers`: what `ViTMAEForPreTraining`, `ViTMAEModel` and `ViTModel` load."""
@@ -218,10 +201,9 @@ class MAE(Host):
         """
         predicted = self(images, self.embed(images), mask).prediction.float()
         if self.normalise_pixels:
-            mean, std = _patch_statistics(self._hidden_patches(images, mask))
+            mean, std = _patch_statistics(self.hidden_patches(images, mask))
             predicted = predicted * std + mean
-        original = self.patchify(images)
-        return self.unpatchify(original.scatter(1, _as_index(mask.masked_indices, original), predicted))
+        return self.with_hidden(images, mask, predicted)
 
 
 class QueriedBlock(Block):
@@ -235,10 +217,10 @@ class QueriedBlock(Block):
         """(B, L, D) tokens and (B, k) long, the numbers of some -> (B, k, D)."""
         attention: Any = self.attn
         query_BLD, key_BLD, value_BLD = attention.qkv(self.norm1(x)).chunk(3, dim=-1)
-        query_BkD = query_BLD.gather(1, _as_index(asked, query_BLD))
+        query_BkD = query_BLD.gather(1, as_index(asked, query_BLD))
         by_head = (each.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for each in (query_BkD, key_BLD, value_BLD))
         mixed_BkD = functional.scaled_dot_product_attention(*by_head).transpose(1, 2).flatten(2)
-        x = x.gather(1, _as_index(asked, x)) + attention.proj(mixed_BkD)
+        x = x.gather(1, as_index(asked, x)) + attention.proj(mixed_BkD)
         return x + self.mlp(self.norm2(x))
 
 
@@ -246,7 +228,3 @@ def _patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each patch's values, kept from zero as in MAE."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return mean, (variance + 1e-6).sqrt()
-
-
-def _as_index(indices_BK: Tensor, like: Tensor) -> Tensor:
-    return indices_BK.unsqueeze(-1).expand(-1, -1, like.shape[-1])

@@ -13,11 +13,22 @@ from evomask.recipes.mae import (
     vit_tiny_mae_112,
 )
 from evomask.recipes.paper import PAPER
+from evomask.recipes.simmim import (
+    swin_base_simmim,
+    swin_tiny_simmim,
+    swin_tiny_simmim_112,
+    vit_base_simmim,
+    vit_small_simmim,
+    vit_tiny_simmim,
+    vit_tiny_simmim_112,
+)
 
 RECIPES: dict[str, Callable[[], PretrainConfig]] = {
     recipe.__name__: recipe
     for recipe in (
         *(demo, vit_tiny_mae_112, vit_tiny_mae, vit_small_mae, vit_base_mae, vit_large_mae, vit_huge_mae),
+        *(vit_tiny_simmim_112, vit_tiny_simmim, vit_small_simmim, vit_base_simmim),
+        *(swin_tiny_simmim_112, swin_tiny_simmim, swin_base_simmim),
         *(run.recipe() for run in PAPER.values()),
     )
 }

@@ -24,7 +24,7 @@ ENCODER_PICTURES: dict[str, Callable[..., Figure]] = {
     "hierarchy": show_hierarchy,
     "attention": show_attention,
 }
-"""Pictures that an encoder alone is enough for: (encoder, normalised images, images) -> figure."""
+"""Pictures that an encoder alone is enough for: (tap on an encoder, normalised images, images) -> figure."""
 
 
 MOST_STAGES = 7
@@ -65,11 +65,11 @@ def draw_encoder_picture(picture: str, encoder: Encoder, paths: Sequence[Path]) 
     """One of ENCODER_PICTURES, of image files.
 
     Raises:
-        ValueError: a file is not there or no image, or the encoder is no plain ViT.
+        ValueError: a file is not there or no image, or it is not known how to ask the encoder for its attention.
     """
-    vit = encoder.plain_vit()
+    tap = encoder.tap
     images = read_images(paths, encoder.image_size, encoder.in_chans)
-    return ENCODER_PICTURES[picture](vit, normalise(images, encoder.mean, encoder.std), images)
+    return ENCODER_PICTURES[picture](tap, normalise(images, encoder.mean, encoder.std), images)
 
 
 def draw_reconstruction(run: Path, paths: Sequence[Path]) -> Figure:
