@@ -16,7 +16,6 @@ from evomask.masking import Hierarchy, build_hierarchy
 from evomask.masking.affinity import AFFINITIES
 from evomask.masking.hierarchy import Linkage
 from evomask.models.encoders import Encoder
-from evomask.models.vit import embed_patches, mean_patch_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +71,8 @@ def evaluate_hierarchy(encoder: Encoder, config: HierarchyConfig) -> dict[str, f
     Raises:
         ValueError: an encoder whose attention cannot be had, images or masks that cannot be used.
     """
-    vit = encoder.plain_vit()
-    grid = vit.patch_embed.grid_size
+    tap = encoder.tap
+    grid = tap.grid
     source = config.source(encoder)
     count = min(config.count, len(source))
     chosen = [number * len(source) // count for number in range(count)]
@@ -89,7 +88,7 @@ def evaluate_hierarchy(encoder: Encoder, config: HierarchyConfig) -> dict[str, f
         masks = torch.stack([fit(source.mask(index).unsqueeze(0), encoder.image_size, sharp=True)[0] for index in part])
         labels.append(patch_labels(masks, grid))
         images = normalise(images_uint8.to(device), encoder.mean, encoder.std)
-        attention = mean_patch_attention(vit, embed_patches(vit, images), config.blocks)
+        attention = tap.by_block(images, config.blocks).mean(dim=1)
         trees[""].append(build_hierarchy(AFFINITIES[config.affinity](attention), config.linkage))
         for name, affinity in PLAIN_AFFINITIES.items():
             trees[name].append(build_hierarchy(affinity(images, grid), config.linkage))
