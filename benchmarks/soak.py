@@ -7,8 +7,8 @@ left has to end by itself. Then the run is resumed, by two processes or by one, 
 of the trials it is disturbed once more. In the end every step has to stand in the log once, with the loss that it has in a run
 that nothing disturbs.
 
-Processes are forked from one that has loaded the libraries, which takes longer than a run; they find each other as under
-torchrun.
+Processes are forked from one that has loaded the libraries, which takes longer than a run. They find each other as under
+torchrun, and as under torchrun, those that are left are told to end.
 """
 
 import json
@@ -92,10 +92,18 @@ class Processes:
                 os.kill(self.processes[rank].pid, number)
 
     def wait(self, seconds: float) -> list[int | None]:
-        """Exit codes; None of one that has not ended by then, and is killed."""
+        """Exit codes; None of one that has not ended by then, and is killed.
+
+        As torchrun does, tell the others to end where one has ended, but in success. Unlike it, wait for longer than 30 s.
+        """
         deadline = time.monotonic() + seconds
-        for process in self.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
+        told = False
+        while time.monotonic() < deadline and any(process.exitcode is None for process in self.processes):
+            if not told and any(process.exitcode for process in self.processes):
+                told = True
+                time.sleep(0.1)
+                self.disturb(signal.SIGTERM, [rank for rank, process in enumerate(self.processes) if process.exitcode is None])
+            time.sleep(0.02)
         codes = [process.exitcode for process in self.processes]
         for process in self.processes:
             process.kill()

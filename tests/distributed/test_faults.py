@@ -113,6 +113,37 @@ checkpoint.HuggingFaceStorageWriter.write_data = full
 """
 
 
+BESIDE = """
+from evomask.engine import loop
+class Beside(loop.CheckpointWriter):
+    def __init__(self, run, keep, model, optimizer, beside):
+        super().__init__(run, keep, model, optimizer, beside=True)
+loop.CheckpointWriter = Beside
+"""
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_checkpoints_are_written_beside_training(
+    parallel: str, begin: Begin, start: Start, undisturbed: Path, tmp_path: Path
+) -> None:
+    """As on a GPU: a signal waits for what is being written, and a disk that is full is said at the next save."""
+    run = tmp_path / "run"
+    processes = begin(BESIDE, "--train.save-minutes", "0", "--train.parallel", parallel)
+    processes.wait_for_step(run, 20)
+    processes.kill(signal.SIGTERM, 0)
+    assert processes.wait(HANG_SECONDS) == [143, 143]
+    done = load_checkpoint(run)["step"]
+    assert done > 20
+    assert len(processes.errors()) == 1
+    full = BESIDE + DISK_FULL.format(rank=1, name=f"step_{done + 5:08d}")
+    processes = start(2, "resume", str(run), fault=full)
+    assert processes.wait(HANG_SECONDS) == [2, 2]
+    [line] = processes.errors()
+    assert f"the checkpoint of step {done + 5} cannot be written" in line
+    assert load_checkpoint(run)["step"] == done + 4
+    assert_goes_on(run, start, undisturbed)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_disk_is_full(rank: int, begin: Begin, start: Start, undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"

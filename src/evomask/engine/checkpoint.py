@@ -53,8 +53,8 @@ class CheckpointWriter:
         keep: how many of the newest are kept.
         model: whatever it is spread over.
         optimizer: the model's.
-        beside: write while training goes on, after a copy in memory. That pays on a GPU, which meanwhile computes; on a CPU, it
-            takes from training the cores that it needs.
+        beside: write while training goes on, after a copy in memory. That pays on a GPU, where steps are short; then what goes
+            wrong is said at the next save. On a CPU the time does not count, and it is said at once.
     """
 
     def __init__(self, run: Path, keep: int, model: nn.Module, optimizer: torch.optim.Optimizer, beside: bool):

@@ -24,6 +24,8 @@ from torch.distributed.rendezvous import rendezvous
 from evomask.data.sampler import StepSampler
 
 Value = TypeVar("Value")
+PATIENCE_AT_THE_START = timedelta(minutes=5)
+"""How long a process waits for the others to come. Where one of them ends instead, torchrun ends all."""
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others where it is no step that is waited for; for those see `engine.watch`."""
 
@@ -79,7 +81,7 @@ def process_group() -> Iterator[None]:
     if not launched() or dist.is_initialized():
         yield
         return
-    kept, number, processes = next(rendezvous("env://"))
+    kept, number, processes = next(rendezvous("env://", timeout=PATIENCE_AT_THE_START))
     joined = PrefixStore(_name_of_this_start(kept, number, processes), kept)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=joined, rank=number, world_size=processes, timeout=PATIENCE)
@@ -107,11 +109,11 @@ def _name_of_this_start(kept: Store, number: int, processes: int) -> str:
         name = kept.get(f"answer/{own}").decode()
         kept.set(f"heard/{name}/{number}", "")
         return name
-    deadline = time.monotonic() + PATIENCE.total_seconds()
+    deadline = time.monotonic() + PATIENCE_AT_THE_START.total_seconds()
     missing, answered = set(range(1, processes)), set[str]()
     while missing:
         if time.monotonic() > deadline:
-            raise LostProcess(f"processes {sorted(missing)} of {processes} have not come within {PATIENCE}")
+            raise LostProcess(f"processes {sorted(missing)} of {processes} have not come within {PATIENCE_AT_THE_START}")
         for other in missing:
             if kept.check([f"asks/{other}"]) and (asked := kept.get(f"asks/{other}").decode()) not in answered:
                 answered.add(asked)
