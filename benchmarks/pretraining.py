@@ -71,29 +71,37 @@ def result_folder(arguments: argparse.Namespace, masks: str, seed: int, column: 
 
 def pretrain(arguments: argparse.Namespace, masks: str, seed: int) -> None:
     """Run it, or go on with it."""
-    run = run_folder(arguments, masks, seed)
-    if (run / "report.html").exists():  # written last
-        return
-    if run.exists():
-        run_evomask("resume", str(run))
-        return
     options = ["--data.root", str(arguments.images / "train"), "--masking.strategy", masks, "--train.seed", str(seed)]
-    run_evomask("pretrain", arguments.recipe, *options, *arguments.pretrain, "--out", str(run))
+    finish_run(run_folder(arguments, masks, seed), arguments.recipe, *options, *arguments.pretrain)
 
 
 def evaluate(arguments: argparse.Namespace, masks: str, seed: int, encoder: str) -> None:
     """Evaluate by every column of the table."""
     images = ["--train", str(arguments.images / "train"), "--val", str(arguments.images / "val")]
     for column, (task, *options) in EVALUATIONS.items():
-        folder = result_folder(arguments, masks, seed, column)
-        if (folder / "result.json").exists():
-            continue
-        if (folder / "config.json").exists():
-            run_evomask("resume", str(folder))
-            continue
         seeded = [] if task == "knn" else ["--loop.seed", str(seed)]
-        settings = [*images, *options, *seeded, *arguments.evaluate]
-        run_evomask("evaluate", task, "--encoder", encoder, *settings, "--out", str(folder))
+        folder = result_folder(arguments, masks, seed, column)
+        finish_evaluation(folder, task, encoder, *images, *options, *seeded, *arguments.evaluate)
+
+
+def finish_run(run: Path, recipe: str, *options: str) -> None:
+    """Pretrain, or go on where it was broken off, or leave alone what is finished."""
+    if (run / "report.html").exists():  # written last
+        return
+    if run.exists():
+        run_evomask("resume", str(run))
+    else:
+        run_evomask("pretrain", recipe, *options, "--out", str(run))
+
+
+def finish_evaluation(folder: Path, task: str, encoder: str, *options: str) -> None:
+    """Evaluate, or go on where it was broken off, or leave alone what is finished."""
+    if (folder / "result.json").exists():
+        return
+    if (folder / "config.json").exists():
+        run_evomask("resume", str(folder))
+    else:
+        run_evomask("evaluate", task, "--encoder", encoder, *options, "--out", str(folder))
 
 
 def run_evomask(*arguments: str) -> None:
