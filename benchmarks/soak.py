@@ -139,7 +139,7 @@ def trial(number: int, options: Options, undisturbed: list[tuple[int, float]], s
             found |= {"codes": codes, "processes": ranks}
             break
         after = chance.uniform(0, seconds if attempt == 0 else seconds / 2)
-        which = chance.choice([[0], [1], [0, 1]])
+        which = chance.choice([[0], [1], [0, 1]]) if ranks == 2 else [0]
         kind = chance.choice(SIGNALS)
         time.sleep(after)
         over = all(process.exitcode is not None for process in processes.processes)
@@ -171,15 +171,12 @@ def summary(trials: list[dict[str, Any]]) -> str:
     disturbances = [each for one in trials for each in one["disturbances"] if not each["was_over"]]
     recovered = sum(one["recovered"] for one in trials)
     lines = [f"{len(trials)} trials, {len(disturbances)} disturbances of a running run, {recovered} recoveries", ""]
-    by_kind = Counter((each["signal"], "all" if len(each["to"]) == 2 else f"process {each['to'][0]}") for each in disturbances)
+    whom = {(0,): "process 0", (1,): "process 1", (0, 1): "both"}
+    by_kind = Counter((each["signal"], whom[tuple(each["to"])]) for each in disturbances)
     lines += ["| signal | to | disturbances | longest until all had ended, s |", "|---|---|---|---|"]
-    for (kind, whom), count in sorted(by_kind.items()):
-        ends = [
-            each["ended_after"]
-            for each in disturbances
-            if each["signal"] == kind and ("all" if len(each["to"]) == 2 else f"process {each['to'][0]}") == whom
-        ]
-        lines.append(f"| {kind} | {whom} | {count} | {max(ends):.1f} |")
+    for (kind, told), count in sorted(by_kind.items()):
+        alike = (each for each in disturbances if (each["signal"], whom[tuple(each["to"])]) == (kind, told))
+        lines.append(f"| {kind} | {told} | {count} | {max(each['ended_after'] for each in alike):.1f} |")
     before = sum(each["newest"] is None for each in disturbances)
     largest = max((one["difference"] for one in trials if "difference" in one), default=float("nan"))
     lines += ["", f"before the first checkpoint: {before}; largest difference of a loss: {largest:.1e}"]
