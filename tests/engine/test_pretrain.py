@@ -38,7 +38,10 @@ from evomask.masking import (
     RandomMasking,
     build_hierarchy,
 )
+from evomask.models.hosts import HostConfig
 from evomask.models.mae import MAEConfig
+from evomask.models.simmim import SimMIMConfig, SwinSimMIMConfig
+from evomask.models.swin import SwinConfig
 from evomask.models.vit import ViTConfig
 
 ENCODER = ViTConfig(image_size=(32, 32), patch_size=8, width=32, depth=2, heads=2, drop_path=0.1)
@@ -190,15 +193,24 @@ def test_masks_of_one_tree_that_do_not_divide_the_batch_are_refused() -> None:
         MaskingConfig(masks_per_tree=0)
 
 
+COMPILED: list[HostConfig] = [
+    replace(HOST, encoder=replace(ENCODER, drop_path=0.0), scan_stride=2),
+    SimMIMConfig(encoder=replace(ENCODER, drop_path=0.0)),
+    SwinSimMIMConfig(encoder=SwinConfig(image_size=(32, 32), width=8, depths=(1, 2), heads=(1, 2), window=2), cell=8),
+]
+"""Each with a grid of 4 x 4."""
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler looks at it for its own purposes
-def test_a_compiled_host_trains_the_same_and_keeps_its_names() -> None:
-    config = config_of(host=replace(HOST, encoder=replace(ENCODER, drop_path=0.0), scan_stride=2))
+@pytest.mark.parametrize("host", COMPILED, ids=lambda host: host.kind)
+def test_a_compiled_host_trains_the_same_and_keeps_its_names(host: HostConfig) -> None:
+    config = config_of(host=host)
     plain, compiled = build_host(config), build_host(config)
     compiled.compile(backend="aot_eager", fullgraph=True)  # no code is generated, and what cannot be traced is an error
     batch = (torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.rand(4, 16), torch.arange(4))
     losses = []
-    for host in (plain, compiled):
-        result = PretrainStep(host, EvolvedMasking(), config.data.mean, config.data.std)(batch, 0.5)
+    for each in (plain, compiled):
+        result = PretrainStep(each, EvolvedMasking(), config.data.mean, config.data.std)(batch, 0.5)
         result.loss.backward()
         losses.append(result.loss.detach())
     torch.testing.assert_close(losses[1], losses[0], atol=1e-5, rtol=0)

@@ -102,7 +102,7 @@ def _timm_config(encoder: Any, config: EncoderConfig, mean: Sequence[float], std
             "num_classes": encoder.num_classes,
             # Named, timm fits it to another number of channels; until 1.0.30 as if the weights were always for 3.
             "first_conv": "patch_embed.proj" if config.in_chans == 3 else None,
-            "classifier": "head",
+            "classifier": encoder.pretrained_cfg["classifier"],
         },
     }
 
