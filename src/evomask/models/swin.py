@@ -123,11 +123,11 @@ def check_swin(encoder: nn.Module) -> Swin:
         heads, width = stage.blocks[0].attn.num_heads, stage.blocks[0].dim
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
-    if swin.dynamic_img_size:
-        raise ValueError("the Swin must be for images of one size: build it without dynamic_img_size")
     if type(swin.patch_embed) is not PatchEmbed:
         raise ValueError(f"the image must be cut into patches as it is, not by timm's {type(swin.patch_embed).__name__}")
     embedding: Any = swin.patch_embed
+    if not embedding.strict_img_size:
+        raise ValueError("the Swin must be for images of one size: build it without strict_img_size=False")
     (height, width), (patch_height, patch_width) = embedding.img_size, embedding.patch_size
     if height % patch_height or width % patch_width:
         raise ValueError(f"patches of {patch_height} x {patch_width} px do not divide an image of {height} x {width} px")
