@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ def test_the_first_signal_is_noted_and_nothing_else_happens(number: signal.Signa
         assert signals.received == number
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As a command that is started from a terminal; one in a shell's background ignores interrupts, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_is_obeyed_at_once() -> None:
     with StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGINT)
