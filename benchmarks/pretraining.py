@@ -27,11 +27,7 @@ EVALUATIONS = {
         *("linear-probe", "--cached", "True", "--pooling", "mean", "--loop.batch-size", "256", "--validate-every", "10"),
         *("--rates", "1", "3", "10", "30", "100"),
     ],
-    "fine-tuning, 10% of the labels": [
-        *("finetune", "--label-share", "0.1", "--loop.epochs", "6", "--loop.batch-size", "32", "--optim.base-lr", "4e-3"),
-        *("--optim.warmup-epochs", "1", "--layer-decay", "0.75", "--drop-path", "0", "--mixup", "0", "--cutmix", "0"),
-        *("--crop-scale", "0.35", "1", "--random-erasing", "0", "--distortion", "None", "--validate-every", "6"),
-    ],
+    "fine-tuning, 10% of the labels": ["finetune_few_labels"],
 }
 """What the columns of the table are."""
 

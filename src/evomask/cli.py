@@ -160,11 +160,13 @@ def export(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """TASK --encoder SPEC: what an encoder has learnt."""
-    from evomask.tasks import TASKS
+    from evomask.recipes import EVALUATIONS
+    from evomask.tasks import TASKS, task_of
 
     docs = {name: task.evaluate.__doc__ for name, task in TASKS.items()}
+    docs |= {name: recipe.__doc__ for name, recipe in EVALUATIONS.items()}
     name = _choose_first(arguments, docs, "task", "evomask evaluate")
-    config_type = TASKS[name].config
+    default = EVALUATIONS[name]() if name in EVALUATIONS else TASKS[name].config()
 
     @dataclass(frozen=True, kw_only=True)
     class EvaluateOptions:
@@ -180,13 +182,13 @@ def evaluate(arguments: list[str]) -> None:
 
         encoder: str
         out: Path | None = None
-        config: Annotated[config_type, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+        config: Annotated[type(default), tyro.conf.arg(name="")] = default  # type: ignore[valid-type]
 
     options = _parse(EvaluateOptions, arguments[1:], f"evomask evaluate {name}", description=_summary(docs[name]))
     from evomask.recipes.evaluation import start_evaluation
 
     command = shlex.join(["evomask", "evaluate", *arguments])
-    _print_result(start_evaluation(name, options.encoder, options.config, options.out, command))
+    _print_result(start_evaluation(task_of(default), options.encoder, options.config, options.out, command))
 
 
 def _print_result(folder: Path) -> None:

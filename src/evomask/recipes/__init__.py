@@ -1,8 +1,10 @@
 """One function = one run that has a name, with its command, its source and what to expect in the docstring."""
 
 from collections.abc import Callable
+from typing import Any
 
 from evomask.engine.pretrain import PretrainConfig
+from evomask.recipes.classification import finetune_few_labels, finetune_vit_large
 from evomask.recipes.mae import (
     demo,
     vit_base_mae,
@@ -33,3 +35,8 @@ RECIPES: dict[str, Callable[[], PretrainConfig]] = {
     )
 }
 """Every recipe by its name. A further recipe is a function and a word here."""
+
+EVALUATIONS: dict[str, Callable[[], Any]] = {recipe.__name__: recipe for recipe in (finetune_vit_large, finetune_few_labels)}
+"""Every evaluation that has a name of its own beside its task's, whose options it returns. A further one is a function and a
+word here.
+"""

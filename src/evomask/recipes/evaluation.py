@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,16 @@ def _finish(task: str, spec: str, encoder: Encoder, config: Any, out: Path, resu
     with distributed.agreed():
         if distributed.rank() == 0:
             write_result(out / "result.json", task, metrics, {"encoder": spec, "task": config})
-            if TASKS[task].trains:
-                _draw(out)
+            if task in PICTURES:
+                PICTURES[task](out)
     return out
 
 
-def _draw(out: Path) -> None:
+def _draw_classification(out: Path) -> None:
     predictions, classes = Predictions.load(out / PREDICTIONS)
     save(confusion_matrix(predictions.confusion(), classes), out / "confusion.png")
     save(calibration(predictions.logits, predictions.labels, BINS), out / "calibration.png")
+
+
+PICTURES: dict[str, Callable[[Path], None]] = {"linear-probe": _draw_classification, "finetune": _draw_classification}
+"""By task, what draws into the folder of an evaluation, from what the task has left there."""

@@ -32,3 +32,8 @@ TASKS: dict[str, EvaluationTask] = {
     "hierarchy": EvaluationTask(HierarchyConfig, evaluate_hierarchy),
 }
 """By name. A further task is a line here."""
+
+
+def task_of(config: Any) -> str:
+    """The name of the task that has such options."""
+    return next(name for name, task in TASKS.items() if type(config) is task.config)
