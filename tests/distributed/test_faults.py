@@ -181,6 +181,25 @@ def test_one_hangs(fault: str, how: str, begin: Begin, start: Start, undisturbed
         assert_goes_on(tmp_path / "run", start, undisturbed)
 
 
+FINDS_OUT_LATE = """
+from evomask.engine.watch import Watch
+plain_at = Watch.at
+def at(self, *what, **how):
+    plain_at(self, *what, **how)
+    self._deadline += 0.3 * rank
+Watch.at = at
+"""
+
+
+def test_the_first_process_waits_until_the_others_know_that_it_has_said_it(begin: Begin) -> None:
+    """Without torchrun it is the one that keeps word of who has; the other one of the two would say it once more."""
+    hangs = AT_IMAGES.format(rank=1, step=20, what="import time; time.sleep(1000)")
+    processes = begin(FINDS_OUT_LATE + hangs, "--train.timeout-seconds", "3", "--train.save-minutes", "0")
+    assert processes.wait(HANG_SECONDS) == [1, 1]
+    [line] = processes.errors()
+    assert "process 0 waits at the others' images" in line
+
+
 NOT_FINITE = """
 from evomask.engine.pretrain import PretrainStep
 import dataclasses

@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn, TypeVar
@@ -134,6 +134,14 @@ def first_to_give_up(kept: Store) -> bool:
         return kept.add("given up", 1) == 1
     except RuntimeError:  # whoever kept the store is gone, too
         return True
+
+
+def wait_for_all_to_give_up(kept: Store, seconds: float) -> None:
+    """Until all processes have found out, or for so long: one of them may keep the store that tells the others who says so."""
+    deadline = time.monotonic() + seconds
+    with suppress(RuntimeError):  # it was another one that kept it
+        while kept.add("given up", 0) < world_size() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def _say_once_that_a_process_is_lost(error: RuntimeError) -> NoReturn:

@@ -28,6 +28,7 @@ class Watch:
 
     def __init__(self, seconds: float):
         self._seconds = seconds
+        self._interval = min(1.0, seconds / 10)
         self._key = f"at/{distributed.rank()}"
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -52,7 +53,7 @@ class Watch:
             self._store.set(self._key, f"{step} {socket.gethostname()} {os.getpid()} {what}")
 
     def _watch(self) -> None:
-        while not self._over.wait(min(1.0, self._seconds / 10)):
+        while not self._over.wait(self._interval):
             if time.monotonic() > self._deadline:
                 self._give_up()
 
@@ -64,6 +65,8 @@ class Watch:
                 "by itself, and so does `evomask resume`. Where it needs longer, raise --train.timeout-seconds",
                 *(time.monotonic() - self._since, self._step, distributed.rank(), self._what, self._who_is_late()),
             )
+        if self._store is not None:
+            distributed.wait_for_all_to_give_up(self._store, 2 * self._interval)
         os._exit(EXIT_CODE)
 
     def _who_is_late(self) -> str:
