@@ -67,3 +67,28 @@ def test_a_run_is_the_same(
     assert {path.name for path in (run / "snapshots").iterdir()} == {
         path.name for path in (undisturbed / "snapshots").iterdir()
     }
+
+
+COMPILE_WITHOUT_GENERATING_CODE = """
+from evomask.models.mae import MAE
+plain = MAE.compile
+MAE.compile = lambda self: plain(self, backend="aot_eager", fullgraph=True)
+"""
+
+
+def test_compiled_blocks_are_spread_like_others(start: Start, tiny: list[str], tmp_path: Path) -> None:
+    """What cannot be traced is an error."""
+    losses = []
+    for options in ([], ["--train.parallel", "ddp"], ["--train.parallel", "fsdp"]):
+        run = tmp_path / f"run{len(losses)}"
+        processes = start(
+            *(2 if options else 1, "pretrain", "demo", "--out", str(run), *tiny, "--train.epochs", "1"),
+            *(*options, "--train.compile", "on" if options else "off"),
+            fault=COMPILE_WITHOUT_GENERATING_CODE,
+        )
+        assert set(processes.wait()) == {0}, processes.errors()
+        losses.append([row["loss"] for row in read_metrics(run)])
+    plain, *compiled = losses
+    assert len(plain) == STEPS / 7
+    for each in compiled:
+        assert each == pytest.approx(plain, abs=1e-5)
