@@ -294,8 +294,35 @@ def show(arguments: list[str]) -> None:
     print(out)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExploreOptions:
+    """Look at images through encoders, in the browser.
+
+    Attributes:
+        encoders: to choose from, as --encoder of `evomask show`; the first two are shown side by side. More can be typed in on
+            the page, and runs in ./runs are offered.
+        host: the address to listen on. Only this machine can reach the default; whoever reaches another one can have any file
+            of weights on this machine read.
+        port: None: the first free one from 7860 on.
+        browser: whether to open the page.
+    """
+
+    encoders: tyro.conf.Positional[tuple[str, ...]] = ()
+    host: str = "127.0.0.1"
+    port: int | None = None
+    browser: bool = True
+
+
+def explore(arguments: list[str]) -> None:
+    """[ENCODER ...]: an interactive page: drop an image, move the depth, see partition, mask, attention, reconstruction."""
+    options = _parse(ExploreOptions, arguments, "evomask explore")
+    from evomask.recipes.explore import explore
+
+    explore(options.encoders, options.host, options.port, options.browser)
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (demo, pretrain, resume, evaluate, show, export, report, bench)
+    command.__name__: command for command in (demo, pretrain, resume, evaluate, show, export, report, explore, bench)
 }
 
 
