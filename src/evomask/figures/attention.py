@@ -48,7 +48,7 @@ def attention_of_patches(
         for row, column in queries:
             original, *others = next(lines)
             draw_picture(original, picture, grid)
-            _dot(original, row, column)
+            mark(original, row, column)
             for ax, map_NN in zip(others, map_SNN, strict=True):
                 seen = map_NN[row * columns + column].reshape(grid)
                 ax.imshow(
@@ -58,12 +58,13 @@ def attention_of_patches(
                     norm=PowerNorm(0.5, vmin=0),
                     interpolation="nearest",
                 )
-                _dot(ax, row, column)
+                mark(ax, row, column)
                 caption(ax, f"up to {seen.max():.1%}")
     return figure
 
 
-def _dot(ax: Axes, row: int, column: int) -> None:
+def mark(ax: Axes, row: int, column: int) -> None:
+    """A dot on a patch of a picture that is drawn already."""
     ax.plot(column + 0.5, row + 0.5, "o", color=QUERY, markersize=4.5, markeredgecolor="white", markeredgewidth=0.7)
 
 

@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from evomask.figures.style import BLUE, FAINT, GREEN, VERMILLION, styled
+from evomask.figures.style import BLUE, FAINT, GREEN, LINES, VERMILLION, styled
 
 Metrics = Sequence[Mapping[str, Any]]
 _MOST_POINTS = 400
+_FEW = 25
 
 
 @styled
@@ -70,6 +71,20 @@ def monitor_curve(rows: Metrics, name: str, label: str) -> Figure:
     """One measurement of the model in training; rows of monitor.jsonl, one a look."""
     figure, ax = _axes(label)
     ax.plot(*series(rows, name), color=GREEN, marker="o", markersize=4)
+    return figure
+
+
+@styled
+def compared_curve(runs: Mapping[str, Metrics], name: str, label: str) -> Figure:
+    """The same measurement of several runs, by their names; of what is logged often the running mean alone."""
+    figure, ax = _axes(label)
+    for (run, rows), (colour, marker) in zip(runs.items(), LINES, strict=False):
+        step, value = series(rows, name)
+        if len(step) > _FEW:
+            ax.plot(*thinned(step, running_mean(value)), color=colour, label=run)
+        elif len(step):
+            ax.plot(step, value, f"{marker}-", color=colour, markersize=4, label=run)
+    ax.legend(loc="best", fontsize=7)
     return figure
 
 

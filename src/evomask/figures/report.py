@@ -1,74 +1,25 @@
 """RUN/report.html: one self-contained page about a run. It loads nothing from anywhere and can be sent as a file.
 
-The page is report.html with report.css and report.js put in. A section is a function of the run and a line in SECTIONS.
+A section is a function of the run and a line in SECTIONS.
 """
 
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from evomask.engine.metrics import MONITOR, read_metrics
+from evomask.analysis.tree_health import health_by_stage
 from evomask.engine.run import write_atomically
 from evomask.figures import curves
-from evomask.figures.sliders import Stages, hierarchy_slider, read_stages, slider_data, stage_slider
-from evomask.figures.style import figure_svg
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """What a run has left in its folder so far."""
-
-    path: Path
-
-    @cached_property
-    def record(self) -> dict[str, Any]:
-        """config.json: command, config, versions, machine."""
-        try:
-            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.path} is no run folder: it has no config.json that can be read") from error
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """The configuration, flat: {"train.epochs": 300, ...}."""
-        return _flat(self.record.get("config", {}))
-
-    @cached_property
-    def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.jsonl."""
-        return read_metrics(self.path)
-
-    @cached_property
-    def monitor(self) -> list[dict[str, float]]:
-        """The rows of monitor.jsonl."""
-        return read_metrics(self.path, MONITOR)
-
-    @cached_property
-    def results(self) -> dict[str, dict[str, Any]]:
-        """results/*.json by name."""
-        return {path.stem: json.loads(path.read_text()) for path in sorted((self.path / "results").glob("*.json"))}
-
-    @cached_property
-    def stages(self) -> Stages | None:
-        """snapshots/, None where there are none yet."""
-        mean, std = self.settings.get("data.mean", [0.5]), self.settings.get("data.std", [0.5])
-        return read_stages(self.path / "snapshots", mean, std)
-
-    @property
-    def name(self) -> str:
-        """The recipe, or where there is none the folder."""
-        return str(self.settings.get("recipe") or self.path.resolve().name)
+from evomask.figures.page import chart, charts, duration, missing, page, section
+from evomask.figures.run_folder import RunFolder
+from evomask.figures.sliders import hierarchy_slider, slider_data, stage_slider
+from evomask.figures.tree_health import tree_health_curves
 
 
 def write_report(run: Path) -> Path:
@@ -81,14 +32,8 @@ def write_report(run: Path) -> Path:
         ValueError: the folder is no run.
     """
     folder = RunFolder(run)
-    page = Template(_package_file("report.html")).substitute(
-        title=escape(folder.name),
-        style=_package_file("report.css"),
-        script=_package_file("report.js"),
-        sections="\n".join(section(folder) for section in SECTIONS),
-        data=json.dumps(slider_data(folder.stages) if folder.stages else None, separators=(",", ":")),
-    )
-    write_atomically(run / "report.html", page)
+    data = slider_data(folder.stages) if folder.stages else None
+    write_atomically(run / "report.html", page(folder.name, [part(folder) for part in SECTIONS], data, "report.js"))
     return run / "report.html"
 
 
@@ -138,29 +83,21 @@ def _tiles(run: RunFolder) -> str:
         ("loss", f"{mean[-1]:.3f}", f"from {loss[0]:.3f}"),
         ("epochs", f"{int(last['epoch']) + 1}", f"of {epochs}, {int(last['step']) + 1:,} steps"),
     ]
-    seconds = _seconds(run)
-    if seconds:
+    if run.seconds:
         _, speed = curves.series(run.metrics, "images_per_second")
         tiles += [
-            ("training", _duration(seconds), "without pauses"),
+            ("training", duration(run.seconds), "without pauses"),
             ("images a second", f"{np.median(speed):,.0f}", "median"),
         ]
     items = "".join(f"<li><span>{a}</span><strong>{b}</strong><small>{c}</small></li>" for a, b, c in tiles)
     return f'<ul class="tiles">{items}</ul>'
 
 
-def _seconds(run: RunFolder) -> float:
-    """What the steps took together, 0 where that is not known."""
-    batch = run.settings.get("train.batch_size")
-    step, speed = curves.series(run.metrics, "images_per_second")
-    return float((np.diff(step, prepend=-1) * batch / speed).sum()) if batch and len(speed) else 0.0
-
-
 def results(run: RunFolder) -> str:
     """kNN of the pretrained and the untrained encoder as bars, then all results in a table."""
     if not run.results:
-        return _section("results", "Results", _missing("No evaluation yet: <code>evomask evaluate</code> makes one."))
-    return _section("results", "Results", _knn_bars(run.results) + _results_table(run.results))
+        return section("results", "Results", missing("No evaluation yet: <code>evomask evaluate</code> makes one."))
+    return section("results", "Results", _knn_bars(run.results) + _results_table(run.results))
 
 
 def _knn_bars(found: Mapping[str, dict[str, Any]]) -> str:
@@ -196,31 +133,30 @@ def _results_table(found: Mapping[str, dict[str, Any]]) -> str:
 def training(run: RunFolder) -> str:
     """Loss and learning rate."""
     if not len(curves.series(run.metrics, "loss")[0]):
-        return _section("training", "Training", _missing("No step has been logged yet."))
+        return section("training", "Training", missing("No step has been logged yet."))
     steps = [stage.step for stage in run.stages.snapshots] if run.stages else []
     loss = "Loss on the hidden patches, as logged (light) and its running mean."
     loss += " Vertical lines: the stages shown below." if steps else ""
-    charts = _chart("loss", loss, curves.loss_curve(run.metrics, steps))
-    charts += _chart("rate", "Learning rate", curves.learning_rate_curve(run.metrics))
-    return _section("training", "Training", f'<div class="charts">{charts}</div>')
+    drawn = [
+        chart("loss", loss, curves.loss_curve(run.metrics, steps)),
+        chart("rate", "Learning rate", curves.learning_rate_curve(run.metrics)),
+    ]
+    return section("training", "Training", charts(drawn))
 
 
 def learning(run: RunFolder) -> str:
     """What was measured of the model while it trained, and what that cost."""
     title = "What it has learnt, as it trained"
     if not run.monitor:
-        return _section(
-            "learning", title, _missing("Nothing has been measured during training: see <code>--monitor.every</code>.")
+        return section(
+            "learning", title, missing("Nothing has been measured during training: see <code>--monitor.every</code>.")
         )
-    charts = "".join(
-        _chart(name, caption, curves.monitor_curve(run.monitor, name, label))
+    drawn = [
+        chart(name, caption, curves.monitor_curve(run.monitor, name, label))
         for name, (label, caption) in MONITORED.items()
         if len(curves.series(run.monitor, name)[0])
-    )
-    spent, seconds = sum(curves.series(run.monitor, "monitor_seconds")[1]), _seconds(run)
-    cost = f"The {len(run.monitor)} looks took {_duration(spent)}"
-    cost += f", {spent / seconds:.1%} of what training took." if seconds else "."
-    return _section("learning", title, f'<div class="charts">{charts}</div><p class="note">{cost}</p>')
+    ]
+    return section("learning", title, charts(drawn))
 
 
 MONITORED = {
@@ -234,32 +170,58 @@ MONITORED = {
 def stages(run: RunFolder) -> str:
     """Masks and reconstructions of the same images, with a slider through training."""
     if run.stages is None:
-        return _section("masks", "Masks through training", _missing("No snapshots of this run yet."))
+        return section("masks", "Masks through training", missing("No snapshots of this run yet."))
     restores = run.stages.snapshots[-1].reconstruction is not None
     title = "Masks and reconstructions through training" if restores else "Masks through training"
-    return _section("masks", title, stage_slider(run.stages))
+    return section("masks", title, stage_slider(run.stages))
 
 
 def hierarchy(run: RunFolder) -> str:
     """Cuts of the trees at the last stage, with a slider through the depths."""
     if run.stages is None:
-        return _section("hierarchy", "Hierarchy", _missing("No snapshots of this run yet."))
-    return _section("hierarchy", "Hierarchy at several depths", hierarchy_slider(run.stages))
+        return section("hierarchy", "Hierarchy", missing("No snapshots of this run yet."))
+    return section("hierarchy", "Hierarchy at several depths", hierarchy_slider(run.stages))
 
 
 def tree_health(run: RunFolder) -> str:
     """How high the trees are, where they are cut, and how much of an image one group holds."""
     title = "Health of the trees"
+    health = ""
+    if run.stages is not None:
+        caption = "The trees of the images above at each stage: their balance, 1 at best, and how much one group holds."
+        health = chart("health", caption, tree_health_curves(health_by_stage(run.stages.snapshots)))
     if not len(curves.series(run.metrics, "tree_height")[0]):
         reason = "The masks of this run are not cut from trees." if run.metrics else "No step has been logged yet."
-        return _section("trees", title, _missing(reason))
-    charts = _chart("height", "Height of the trees, and depth of the cut", curves.tree_curve(run.metrics))
-    charts += _chart("group", "Share of the image in the largest group of the cut", curves.group_curve(run.metrics))
+        return section("trees", title, missing(reason) + health)
+    drawn = [
+        chart("height", "Height of the trees, and depth of the cut", curves.tree_curve(run.metrics)),
+        chart("group", "Share of the image in the largest group of the cut", curves.group_curve(run.metrics)),
+    ]
     note = (
         "The depth follows the training schedule from single patches up to the root. Balanced trees are low, and "
         "no group swallows the image long before the end."
     )
-    return _section("trees", title, f'<p>{note}</p><div class="charts">{charts}</div>')
+    return section("trees", title, f"<p>{note}</p>{charts(drawn)}{health}")
+
+
+def cost(run: RunFolder) -> str:
+    """What the run took in time and on the disk."""
+    title = "Cost"
+    if not run.seconds:
+        return section("cost", title, missing("No step has been timed yet."))
+    steps = int(run.metrics[-1]["step"]) + 1
+    images = steps * run.settings["train.batch_size"] // run.settings.get("masking.masks_per_tree", 1)
+    weights = sum(path.stat().st_size for path in (run.path / "checkpoints").rglob("*") if path.is_file())
+    facts = {
+        "Training": f"{duration(run.seconds)} without pauses",
+        "A step": f"{1e3 * run.seconds / steps:,.0f} ms, mean of {steps:,}",
+        "Images": f"{images:,}, every pass counted",
+        "Looks": f"{len(run.monitor)} took {duration(run.looks_seconds)}, {run.looks_seconds / run.seconds:.1%} of training",
+        "Checkpoints": f"{weights / 2**20:,.0f} MiB",
+    }
+    rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
+    note = "What of a step goes to attention, trees and the choice of patches: <code>evomask bench overhead</code>."
+    return section("cost", title, f'<dl>{rows}</dl><p class="note">{note}</p>')
 
 
 def configuration(run: RunFolder) -> str:
@@ -269,7 +231,7 @@ def configuration(run: RunFolder) -> str:
         for name, value in run.settings.items()
     )
     table = f"<details><summary>All {len(run.settings)} values</summary><table><tbody>{rows}</tbody></table></details>"
-    return _section("configuration", "Configuration", table)
+    return section("configuration", "Configuration", table)
 
 
 SECTIONS: tuple[Callable[[RunFolder], str], ...] = (
@@ -280,37 +242,7 @@ SECTIONS: tuple[Callable[[RunFolder], str], ...] = (
     stages,
     hierarchy,
     tree_health,
+    cost,
     configuration,
 )
 """The page from top to bottom."""
-
-
-def _section(name: str, title: str, body: str) -> str:
-    return f'<section id="{name}"><h2>{title}</h2>{body}</section>'
-
-
-def _missing(text: str) -> str:
-    return f'<p class="missing">{text}</p>'
-
-
-def _chart(name: str, caption: str, figure: Figure) -> str:
-    svg = figure_svg(figure, name).replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{hours} h"
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in config.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
-
-
-def _package_file(name: str) -> str:
-    return files("evomask.figures").joinpath(name).read_text(encoding="utf-8")

@@ -1,15 +1,20 @@
-"""The figures of `evomask show`: a model's masks, hierarchy, attention and reconstructions of given images."""
+"""The figures of `evomask show` that are of images: a model's masks, trees, attention and reconstructions of them."""
 
 from collections.abc import Sequence
 
 import torch
 from matplotlib.figure import Figure
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from evomask.analysis.head_attention import class_attention, patch_attention
 from evomask.figures.attention import attention_of_patches, middle_queries
+from evomask.figures.attention_heads import attention_by_head
+from evomask.figures.class_attention import class_token_attention
 from evomask.figures.hierarchy import FRACTIONS, partitions
 from evomask.figures.masks import mask_columns
 from evomask.figures.reconstruction import reconstructions
+from evomask.figures.tree import trees_of_patches
 from evomask.masking import EvolvedMasking, RandomMasking, build_hierarchy
 from evomask.masking.affinity import AFFINITIES
 from evomask.models.host import Host
@@ -65,6 +70,21 @@ def show_hierarchy(
     return partitions(originals, hierarchy, tap.grid, fractions)
 
 
+def show_tree(
+    tap: AttentionTap,
+    images: Tensor,
+    originals: Tensor,
+    *,
+    masking: EvolvedMasking = PAPER_MASKING,
+    groups: int = 10,
+    blocks: int = PAPER_BLOCKS,
+) -> Figure:
+    """The upper part of the trees, each node drawn as its patches; `masking` is as in `show_hierarchy`, see `show_masks`."""
+    attention = tap.by_block(images, blocks).mean(dim=1)
+    hierarchy = build_hierarchy(AFFINITIES[masking.affinity](attention), masking.linkage)
+    return trees_of_patches(originals, hierarchy, tap.grid, groups)
+
+
 def show_attention(
     tap: AttentionTap,
     images: Tensor,
@@ -75,6 +95,26 @@ def show_attention(
 ) -> Figure:
     """Where the patches at `queries`, (row, column), look; None takes two. For the rest see `show_masks`."""
     return attention_of_patches(originals, tap.by_block(images, blocks), tap.grid, queries or middle_queries(tap.grid))
+
+
+def show_heads(
+    vit: VisionTransformer,
+    images: Tensor,
+    originals: Tensor,
+    *,
+    queries: Sequence[tuple[int, int]] | None = None,
+    block: int | None = None,
+) -> Figure:
+    """Where the patches at `queries`, (row, column), look, each head in a colour; None: two patches, and the last block."""
+    grid = vit.patch_embed.grid_size
+    queries = queries or middle_queries(grid)
+    attention = patch_attention(vit, images, queries, block)
+    return attention_by_head(originals, attention, grid, queries, block or len(vit.blocks))
+
+
+def show_class_attention(vit: VisionTransformer, images: Tensor, originals: Tensor, *, block: int | None = None) -> Figure:
+    """What the class token looks at in a block, None: in the last; mean over heads, and head by head."""
+    return class_token_attention(originals, class_attention(vit, images, block), vit.patch_embed.grid_size)
 
 
 def show_reconstruction(

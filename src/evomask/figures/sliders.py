@@ -1,7 +1,7 @@
 """The report's two sliders, through the stages of training and through the depths of the hierarchy.
 
-The pictures are plain HTML. What moves with a slider, hidden patches and groups, is drawn over them by report.js from
-the compact data made here.
+The pictures are plain HTML. What moves with a slider, hidden patches and groups, is drawn over them by drawing.js
+from the compact data made here.
 """
 
 import base64
@@ -46,8 +46,8 @@ class Stages:
     mean: Sequence[float]
     std: Sequence[float]
 
-    def layer(self, kind: str, image: int) -> str:
-        """An empty drawing over a picture, in units of patches, for report.js to fill."""
+    def layer(self, kind: str, image: int | str) -> str:
+        """An empty drawing over a picture, in units of patches, for drawing.js to fill."""
         rows, columns = self.snapshots[-1].grid
         size = f'viewBox="0 0 {columns} {rows}" preserveAspectRatio="none"'
         return f'<svg {size} aria-hidden="true"><g data-{kind}="{image}"></g></svg>'
@@ -67,38 +67,38 @@ def stage_slider(stages: Stages) -> str:
     last = len(stages.snapshots) - 1
     restored = _restored(stages, stages.snapshots[last])
     cards = []
-    for image, (uri, name) in enumerate(zip(_originals(stages), stages.names, strict=True)):
+    for image, (uri, name) in enumerate(zip(original_pictures(stages), stages.names, strict=True)):
         label = escape(PurePath(name).name)
-        pictures = _picture(uri, label)
-        pictures += _picture(uri, f"{label}, hidden patches in grey", stages.layer("cover", image))
+        pictures = framed(uri, label)
+        pictures += framed(uri, f"{label}, hidden patches in grey", stages.layer("cover", image))
         if restored:
-            pictures += _picture(restored[image], f"{label}, restored", mark=f' data-restored="{image}"')
+            pictures += framed(restored[image], f"{label}, restored", mark=f' data-restored="{image}"')
         title = f'<span class="name" title="{escape(name)}">{label}</span><span data-mask-caption="{image}"></span>'
         cards.append(f'<figure><div class="frames">{pictures}</div><figcaption>{title}</figcaption></figure>')
     intro = "The same images and the same random numbers at every stage: the original, and what the encoder sees."
     if restored:
         intro += " Last, what the model restores; if its loss ignores a patch's brightness and contrast, the true ones."
-    slider = _slider("stage", "Stage of training", highest=last, step=1, value=last)
-    return f'<p>{intro}</p>{slider}<div class="cards triples">{"".join(cards)}</div>'
+    control = slider("stage", "Stage of training", highest=last, step=1, value=last)
+    return f'<p>{intro}</p>{control}<div class="cards triples">{"".join(cards)}</div>'
 
 
 def hierarchy_slider(stages: Stages) -> str:
     """A card an image: its groups at the depth of the slider."""
     cards = []
-    for image, (uri, name) in enumerate(zip(_originals(stages), stages.names, strict=True)):
+    for image, (uri, name) in enumerate(zip(original_pictures(stages), stages.names, strict=True)):
         alt = f"{escape(PurePath(name).name)}, groups in colour"
         caption = f'<figcaption><span data-tree-caption="{image}"></span></figcaption>'
-        cards.append(f'<figure class="grey">{_picture(uri, alt, stages.layer("groups", image))}{caption}</figure>')
+        cards.append(f'<figure class="grey">{framed(uri, alt, stages.layer("groups", image))}{caption}</figure>')
     intro = (
         "The tree that the model's attention makes of each image, at the last stage, cut at one depth: single patches "
         "at 0% of the height, then ever larger groups. Groups that are close in the tree have similar colours."
     )
-    slider = _slider("depth", "Depth of the cut", highest=95, step=5, value=50)
-    return f'<p>{intro}</p>{slider}<div class="cards">{"".join(cards)}</div>'
+    control = slider("depth", "Depth of the cut", highest=95, step=5, value=50)
+    return f'<p>{intro}</p>{control}<div class="cards">{"".join(cards)}</div>'
 
 
-def slider_data(stages: Stages) -> dict[str, Any]:
-    """What report.js draws from; node numbers and levels are those of `Hierarchy`."""
+def slider_data(stages: Stages, restored: bool = True) -> dict[str, Any]:
+    """What the scripts draw from; node numbers and levels are those of `Hierarchy`. `restored`: with what a host restores."""
     last = stages.snapshots[-1]
     places_BM = node_places(last.hierarchy) / (last.hierarchy.patches - 1)
     trees = zip(last.hierarchy.parent.tolist(), last.hierarchy.level.tolist(), places_BM, strict=True)
@@ -112,7 +112,8 @@ def slider_data(stages: Stages) -> dict[str, Any]:
                 "masked": ["".join("01"[hidden] for hidden in row) for row in stage.masked.tolist()],
                 "depth": None if stage.depth is None else stage.depth.tolist(),
                 "height": stage.height.tolist(),
-                "restored": _restored(stages, stage),
+                "progress": stage.progress,
+                "restored": _restored(stages, stage) if restored else None,
             }
             for stage in stages.snapshots
         ],
@@ -123,7 +124,8 @@ def slider_data(stages: Stages) -> dict[str, Any]:
     }
 
 
-def _originals(stages: Stages) -> list[str]:
+def original_pictures(stages: Stages) -> list[str]:
+    """The images as data URIs."""
     return [_webp(picture) for picture in to_rgb(stages.images)]
 
 
@@ -143,11 +145,13 @@ def _webp(picture: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _picture(uri: str, alt: str, layer: str = "", mark: str = "") -> str:
+def framed(uri: str, alt: str, layer: str = "", mark: str = "") -> str:
+    """An image with a layer over it; `alt` is html."""
     return f'<div class="frame"><img src="{uri}" alt="{alt}"{mark}>{layer}</div>'
 
 
-def _slider(name: str, label: str, highest: int, step: int, value: int) -> str:
+def slider(name: str, label: str, highest: int, step: int, value: int) -> str:
+    """A slider from 0, for `startSliders` of drawing.js."""
     return (
         f'<div class="control"><label for="{name}">{label}</label>'
         f'<input type="range" id="{name}" min="0" max="{highest}" step="{step}" value="{value}" autocomplete="off">'

@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import to_rgb as rgb_of
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -25,6 +26,9 @@ COVERED = "#8B9098"
 
 GROUP_COLOURS = LinearSegmentedColormap.from_list("groups", [VERMILLION, ORANGE, YELLOW, GREEN, SKY, BLUE, PURPLE], N=256)
 """Colours of groups, by their place in the dendrogram from left (0) to right (1): relatives look alike."""
+
+LINES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (SKY, "P"), (INK, "X"), (FAINT, "*"))
+"""Colours and markers of lines that stand for different models, told apart in print too."""
 
 P = ParamSpec("P")
 
@@ -54,6 +58,14 @@ _STYLE: dict[Any, Any] = {
     "lines.solid_capstyle": "round",
     "figure.facecolor": "white",
 }
+
+
+def head_colours(heads: int) -> np.ndarray:
+    """(heads, 3) in [0, 1], a colour a head: those of Okabe and Ito, and where there are more heads, shades between."""
+    distinct = (ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE)
+    if heads <= len(distinct):
+        return np.array([rgb_of(colour) for colour in distinct[:heads]])
+    return GROUP_COLOURS(np.linspace(0, 1, heads))[:, :3]
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:

@@ -77,7 +77,17 @@ class EvolvedMasking:
             expected = (images, patches, patches)
             raise ValueError(f"evolved masks need the attention between patches, an affinity of {expected}, but got {given}")
         hierarchy = build_hierarchy(AFFINITIES[self.affinity](affinity.detach()), self.linkage)
-        hierarchy = hierarchy.repeat_interleave(images // len(affinity))
+        return self.cut(hierarchy.repeat_interleave(images // len(affinity)), noise, count, progress)
+
+    def cut(self, hierarchy: Hierarchy, noise: Tensor, count: int, progress: float = 0.0) -> Mask:
+        """Cut masks from trees that are there already; `linkage` and `affinity` are not used.
+
+        Args:
+            hierarchy: of B images.
+            noise: (B, N) float, uniform in [0, 1).
+            count: patches to hide in each image.
+            progress: the share of training that is over, t / T in [0, 1).
+        """
         depth_B = masking_depth(hierarchy.height, progress if self.depth is None else self.depth)
         score_BN = _group_by_group(hierarchy, depth_B, noise)
         return Mask.highest(score_BN, count, hierarchy=hierarchy, depth=depth_B)

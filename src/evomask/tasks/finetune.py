@@ -18,6 +18,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from evomask.analysis.gradient_by_depth import GradientByDepth
 from evomask.data.labelled_crops import LabelledCrops, StratifiedSubset
 from evomask.data.loader import load_batches
 from evomask.engine import distributed, parallel
@@ -48,6 +49,7 @@ class FinetuneConfig(LabelledDataConfig):
         ema: decay of a running mean of the weights, which is what is validated; none: the weights themselves.
         shown: how much of a validation image's shorter side is seen.
         validate_every: epochs from one validation to the next.
+        gradients: log the mean absolute gradient of each block, for `evomask show gradients` (the paper's Fig. 11).
         optim: AdamW and its schedule; rates are at a batch of 256.
         loop: how long and how to train.
     """
@@ -65,6 +67,7 @@ class FinetuneConfig(LabelledDataConfig):
     ema: float | None = None
     shown: float = 0.875
     validate_every: int = 1
+    gradients: bool = False
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(base_lr=5e-4, min_lr=2.5e-7, warmup_epochs=5, betas=(0.9, 0.999))
     )
@@ -75,6 +78,8 @@ class FinetuneConfig(LabelledDataConfig):
             raise ValueError("mixup and cutmix mix pairs of images: make the batch (or micro-batch) size even")
         if self.validate_every < 1:
             raise ValueError(f"--validate-every must be at least 1, not {self.validate_every}")
+        if self.gradients and self.loop.parallel == "fsdp":
+            raise ValueError("--gradients looks at whole weights: take --loop.parallel ddp with it")
 
 
 def finetune(encoder: Encoder, config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, float]:
@@ -159,6 +164,7 @@ class FinetuneStep:
     def __init__(self, classifier: nn.Module, encoder: Encoder, config: FinetuneConfig, classes: int):
         self._classifier, self._mean, self._std = classifier, encoder.mean, encoder.std
         self._smoothing = config.label_smoothing
+        self._metrics = GradientByDepth(classifier).row if config.gradients else dict
         device = next(classifier.parameters()).device
         self._erase = RandomErasing(config.random_erasing, mode="pixel", device=device.type)
         self._mix = None
@@ -174,6 +180,7 @@ class FinetuneStep:
         np.random.seed(seed)
         images = self._erase(normalise(images_uint8, self._mean, self._std))
         if self._mix is None:
-            return StepResult(cross_entropy(self._classifier(images), labels, label_smoothing=self._smoothing))
+            loss = cross_entropy(self._classifier(images), labels, label_smoothing=self._smoothing)
+            return StepResult(loss, self._metrics)
         images, targets = self._mix(images, labels)
-        return StepResult(cross_entropy(self._classifier(images), targets))
+        return StepResult(cross_entropy(self._classifier(images), targets), self._metrics)

@@ -7,6 +7,7 @@ import torch
 
 from evomask.analysis.label_agreement import label_agreement, patch_labels
 from evomask.analysis.plain_affinities import PLAIN_AFFINITIES
+from evomask.data.coco_masks import CocoMasks
 from evomask.data.image_masks import ImageMaskFolders, MaskSource, SceneMasks
 from evomask.data.labelled import fit
 from evomask.engine import distributed
@@ -24,7 +25,8 @@ class HierarchyConfig:
 
     Attributes:
         images: a folder of images. None: the embedded `scenes`, whose labels are their objects.
-        masks: a folder with a PNG of the same name for each image, whose values are labels.
+        masks: a folder with a PNG of the same name for each image, whose values are labels; or a file of COCO's instance
+            annotations, whose objects and background are the labels.
         ignored: values of masks that are not looked at, such as 255.
         parts: of the scenes: label the parts of objects.
         count: at most so many images, from all over the folder.
@@ -58,6 +60,8 @@ class HierarchyConfig:
         """Images with masks."""
         if self.images is None or self.masks is None:
             return SceneMasks(encoder.image_size, self.count, self.parts, channels=encoder.in_chans)
+        if self.masks.suffix == ".json":
+            return CocoMasks(self.images, self.masks, channels=encoder.in_chans)
         return ImageMaskFolders(self.images, self.masks, self.ignored, channels=encoder.in_chans)
 
 

@@ -1,0 +1,82 @@
+"""What a run has left in its folder so far, as the pages about it need it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evomask.engine.metrics import MONITOR, read_metrics
+from evomask.figures import curves
+from evomask.figures.sliders import Stages, read_stages
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder; everything in it is read when it is first asked for."""
+
+    path: Path
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """config.json: command, config, versions, machine."""
+        try:
+            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.path} is no run folder: it has no config.json that can be read") from error
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The configuration, flat: {"train.epochs": 300, ...}."""
+        return _flat(self.record.get("config", {}))
+
+    @cached_property
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl."""
+        return read_metrics(self.path)
+
+    @cached_property
+    def monitor(self) -> list[dict[str, float]]:
+        """The rows of monitor.jsonl."""
+        return read_metrics(self.path, MONITOR)
+
+    @cached_property
+    def results(self) -> dict[str, dict[str, Any]]:
+        """By name: results/NAME.json, and what `evomask evaluate --out RUN/results/NAME` has left."""
+        folder = self.path / "results"
+        files = {path.stem: path for path in folder.glob("*.json")}
+        files |= {path.parent.name: path for path in folder.glob("*/result.json")}
+        return {name: json.loads(files[name].read_text()) for name in sorted(files)}
+
+    @cached_property
+    def stages(self) -> Stages | None:
+        """snapshots/, None where there are none yet."""
+        mean, std = self.settings.get("data.mean", [0.5]), self.settings.get("data.std", [0.5])
+        return read_stages(self.path / "snapshots", mean, std)
+
+    @property
+    def name(self) -> str:
+        """The recipe, or where there is none the folder."""
+        return str(self.settings.get("recipe") or self.path.resolve().name)
+
+    @property
+    def seconds(self) -> float:
+        """What the steps took together, 0 where that is not known."""
+        batch = self.settings.get("train.batch_size")
+        step, speed = curves.series(self.metrics, "images_per_second")
+        return float((np.diff(step, prepend=-1) * batch / speed).sum()) if batch and len(speed) else 0.0
+
+    @property
+    def looks_seconds(self) -> float:
+        """What the measurements during training took together."""
+        return float(sum(curves.series(self.monitor, "monitor_seconds")[1]))
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in config.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
