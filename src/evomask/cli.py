@@ -257,10 +257,11 @@ def show(arguments: list[str]) -> None:
     """PICTURE --encoder SPEC IMAGE...: masks, trees, attention, reconstructions of image files; how a run went."""
     from evomask.figures.style import PICTURE_FORMATS, save
     from evomask.recipes.evaluation import encoder_of
-    from evomask.recipes.show import ENCODER_PICTURES, RUN_PICTURES, draw_encoder_picture, draw_reconstruction
+    from evomask.recipes.show import ENCODER_PICTURES, RUN_PICTURES, draw_encoder_picture, draw_matches, draw_reconstruction
 
     kinds = {name: picture.__doc__ for name, picture in (ENCODER_PICTURES | RUN_PICTURES).items()}
     kinds["reconstruction"] = draw_reconstruction.__doc__
+    kinds["matches"] = draw_matches.__doc__
     kind = _choose_first(arguments, kinds, "picture", "evomask show")
     options = _parse(ShowOptions, arguments[1:], f"evomask show {kind}")
     if kind in RUN_PICTURES and options.images:
@@ -278,6 +279,8 @@ def show(arguments: list[str]) -> None:
         figure = RUN_PICTURES[kind](Path(options.encoder))
     elif kind == "reconstruction":
         figure = draw_reconstruction(Path(options.encoder), options.images)
+    elif kind == "matches":
+        figure = draw_matches(encoder_of(options.encoder), options.images)
     else:
         figure = draw_encoder_picture(kind, encoder_of(options.encoder), options.images)
     save(figure, out, options.dpi)

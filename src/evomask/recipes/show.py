@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from evomask.analysis.matching import match_patches
 from evomask.analysis.snapshot import load_images, load_snapshots
 from evomask.data.decode import UnreadableImage, decode
 from evomask.data.labelled import fit
@@ -15,6 +16,7 @@ from evomask.engine.pretrain import PretrainConfig, normalise
 from evomask.engine.run import read_run
 from evomask.figures.curves import loss_curve
 from evomask.figures.masks import mask_stages
+from evomask.figures.matches import matched_patches
 from evomask.figures.show import show_attention, show_hierarchy, show_masks, show_reconstruction
 from evomask.models.encoders import Encoder
 from evomask.recipes.launch import load_host
@@ -70,6 +72,22 @@ def draw_encoder_picture(picture: str, encoder: Encoder, paths: Sequence[Path]) 
     tap = encoder.tap
     images = read_images(paths, encoder.image_size, encoder.in_chans)
     return ENCODER_PICTURES[picture](tap, normalise(images, encoder.mean, encoder.std), images)
+
+
+MOST_MATCHES = 40
+
+
+def draw_matches(encoder: Encoder, paths: Sequence[Path]) -> Figure:
+    """Patches of two image files that look alike to an encoder, joined by lines.
+
+    Raises:
+        ValueError: there are not two of them, or a file is not there or no image.
+    """
+    if len(paths) != 2:
+        raise ValueError(f"matches are between two image files, not {len(paths)}")
+    images = read_images(paths, encoder.image_size, encoder.in_chans)
+    found = match_patches(encoder, normalise(images, encoder.mean, encoder.std), MOST_MATCHES)
+    return matched_patches(images, found.first, found.second, found.grid, found.similarity)
 
 
 def draw_reconstruction(run: Path, paths: Sequence[Path]) -> Figure:
