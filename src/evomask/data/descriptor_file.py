@@ -26,21 +26,19 @@ class DescriptorWriter:
 
     def __init__(self, path: Path, count: int, width: int, precision: Precision = "float32"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._type, self._row_bytes = np.dtype(precision), width * np.dtype(precision).itemsize
-        self._file = path.open("wb")
+        self._path, self._type = path, np.dtype(precision)
+        self._row_bytes = width * self._type.itemsize
         header = {"descr": np.lib.format.dtype_to_descr(self._type), "fortran_order": False, "shape": (count, width)}
-        np.lib.format.write_array_header_1_0(self._file, header)
-        self._start = self._file.tell()
-        self._file.truncate(self._start + count * self._row_bytes)
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            self._start = file.tell()
+            file.truncate(self._start + count * self._row_bytes)
 
     def write(self, first: int, rows: Tensor) -> None:
         """Rows (n, width) float32, the first of which is number `first`."""
-        self._file.seek(self._start + first * self._row_bytes)
-        self._file.write(np.ascontiguousarray(rows.numpy(), dtype=self._type).data)
-
-    def close(self) -> None:
-        """Nothing more is to be written."""
-        self._file.close()
+        with self._path.open("r+b") as file:
+            file.seek(self._start + first * self._row_bytes)
+            file.write(np.ascontiguousarray(rows.numpy(), dtype=self._type).data)
 
 
 class DescriptorFile:

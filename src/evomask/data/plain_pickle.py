@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """What a pickle holds, where that is made of dictionaries, lists, tuples, sets, strings, numbers, booleans and None alone.
+    """What a pickle holds, where that is made of dictionaries, lists, tuples, strings, numbers, booleans and None alone.
 
     Raises:
         ValueError: there is no such file, it is no pickle or not a whole one, or it asks for a class or a function.

@@ -72,9 +72,7 @@ def extract_descriptors(
                 made[numbers] = found.float().cpu()
         return merged(at_scales)
 
-    with distributed.agreed():
-        if distributed.rank() == 0:
-            writer = DescriptorWriter(path, len(images), descriptor.width, precision)
+    writer = distributed.from_first(lambda: DescriptorWriter(path, len(images), descriptor.width, precision))
     done = 0
     batches = iter(DataLoader(own, batch_size, num_workers=workers, collate_fn=list))
     with closing(ProgressBar(title, len(own))) as bar:
@@ -90,7 +88,4 @@ def extract_descriptors(
                             writer.write(first, rows[: len(images) - first])
             done += len(found)
             bar.update(done)
-    with distributed.agreed():
-        if distributed.rank() == 0:
-            writer.close()
     return distributed.from_first(lambda: DescriptorFile(path))

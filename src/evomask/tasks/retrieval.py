@@ -62,10 +62,10 @@ class RetrievalConfig(RetrievalDataConfig):
 
 
 def retrieval(encoder: Encoder, config: RetrievalConfig, out: Path, resume: bool = False) -> dict[str, float]:
-    """Mean average precision of searching with descriptors of `encoder`, in percent: `map`; mean precision `mp1`, `mp5`, `mp10`.
+    """How well images are found by descriptors of `encoder`, in percent: mean average precision `map`, and more.
 
-    Of revisited Oxford and Paris these are `easy_map`, `medium_map`, `hard_map` and so on. `chance` is the mean average
-    precision of a random order.
+    `mp1`, `mp5` and `mp10` are the mean precision of the best few, `chance` is the `map` of a random order. Of revisited
+    Oxford and Paris all of these are there as `easy_map`, `medium_map`, `hard_map` and so on.
 
     Args:
         encoder: its model is changed where it is fine-tuned.
