@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evomask.data.decode import UnreadableImage
-from evomask.data.images import SUFFIXES, EncodedImages
+from evomask.data.images import SUFFIXES, EncodedImages, read_file
 from evomask.data.index import Index, Stamp, load_index, pack_names, stamp
 
 
@@ -34,11 +33,7 @@ class ImageFolder(EncodedImages):
         Raises:
             UnreadableImage: it is gone, or may not be read.
         """
-        try:
-            with open(self.name(index), "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise UnreadableImage(error.strerror or str(error)) from error
+        return read_file(self.name(index))
 
     def name(self, index: int) -> str:
         """The file's path."""

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from evomask.data.decode import decode
+from evomask.data.decode import UnreadableImage, decode
 from evomask.data.index import Index
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -74,6 +74,19 @@ class EncodedImages(ABC):
     @abstractmethod
     def name(self, index: int) -> str:
         """What to call it in a log."""
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        UnreadableImage: it is gone, or may not be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UnreadableImage(error.strerror or str(error)) from error
 
 
 class DecodedImages:

@@ -80,6 +80,17 @@ class SkippingLars(Lars):
         return None if self.found_inf.item() else super().step(closure)
 
 
+def build_sgd(model: nn.Module, momentum: float) -> torch.optim.SGD:
+    """Fused SGD on all that is trained, without weight decay."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(trained, lr=0.0, momentum=momentum, fused=True)
+
+
+def linear_to_zero(step: int, *, lr: float, steps: int) -> float:
+    """The rate of a step (0-based), from `lr` down to zero after the last one."""
+    return lr * (1 - step / steps)
+
+
 def learning_rate(step: int, *, config: OptimConfig, batch_size: int, steps_per_epoch: int, epochs: int) -> float:
     """The rate of a step (0-based): linear from 0 over the warm-up, then half a cosine down to `min_lr`."""
     scale = batch_size / 256

@@ -13,12 +13,14 @@ from evomask.engine.loop import share_out
 from evomask.engine.pretrain import PretrainConfig
 from evomask.engine.run import begun_by_this_job, check_all_see, create_run, from_dict, read_run
 from evomask.figures.classification import calibration, confusion_matrix
+from evomask.figures.retrieval import found_images
 from evomask.figures.style import save
 from evomask.models.encoders import Encoder, load_encoder
 from evomask.recipes.launch import find_recipe, free_folder, taken_folders, untrained_encoder
 from evomask.tasks import TASKS
 from evomask.tasks.classification import BINS, PREDICTIONS, Predictions
 from evomask.tasks.result import make_result_folder, write_result
+from evomask.tasks.retrieval_result import SHOWN, load_shown
 
 
 def encoder_of(spec: str) -> Encoder:
@@ -103,5 +105,13 @@ def _draw_classification(out: Path) -> None:
     save(calibration(predictions.logits, predictions.labels, BINS), out / "calibration.png")
 
 
-PICTURES: dict[str, Callable[[Path], None]] = {"linear-probe": _draw_classification, "finetune": _draw_classification}
+def _draw_retrieval(out: Path) -> None:
+    save(found_images(*load_shown(out / SHOWN)), out / "found.png")
+
+
+PICTURES: dict[str, Callable[[Path], None]] = {
+    "linear-probe": _draw_classification,
+    "finetune": _draw_classification,
+    "retrieval": _draw_retrieval,
+}
 """By task, what draws into the folder of an evaluation, from what the task has left there."""

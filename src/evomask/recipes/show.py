@@ -11,6 +11,7 @@ from torch import Tensor
 from evomask.analysis.attention_distance import distance_by_block_and_head
 from evomask.analysis.gradient_by_depth import mean_gradients
 from evomask.analysis.mask_difficulty import loss_by_depth
+from evomask.analysis.matching import match_patches
 from evomask.analysis.snapshot import load_images, load_snapshots
 from evomask.analysis.tree_health import health_by_stage
 from evomask.data.decode import UnreadableImage, decode
@@ -24,12 +25,14 @@ from evomask.figures.curves import loss_curve
 from evomask.figures.gradient_by_depth import gradients_by_depth
 from evomask.figures.mask_difficulty import mask_difficulty
 from evomask.figures.masks import mask_stages
+from evomask.figures.matches import matched_patches
 from evomask.figures.tree_health import tree_health_curves
 from evomask.recipes.evaluation import encoder_of
 from evomask.recipes.launch import load_host
 
 MOST_STAGES = 7
 MOST_HEALTH_STAGES = 40
+MOST_MATCHES = 40
 DEPTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 
 Draw = Callable[[Sequence[str], Sequence[Path]], Figure]
@@ -98,6 +101,16 @@ def _of_heads(draw: Callable[..., Figure]) -> Draw:
 
     draw_encoder.__doc__ = draw.__doc__
     return draw_encoder
+
+
+def draw_matches(encoders: Sequence[str], paths: Sequence[Path]) -> Figure:
+    """Patches of two image files that look alike to an encoder, joined by lines."""
+    if len(paths) != 2:
+        raise ValueError(f"matches are between two image files, not {len(paths)}")
+    encoder = encoder_of(encoders[0])
+    images = read_images(paths, encoder.image_size, encoder.in_chans)
+    found = match_patches(encoder, normalise(images, encoder.mean, encoder.std), MOST_MATCHES)
+    return matched_patches(images, found.first, found.second, found.grid, found.similarity)
 
 
 def draw_reconstruction(runs: Sequence[str], paths: Sequence[Path]) -> Figure:
@@ -183,6 +196,7 @@ PICTURES: dict[str, Picture] = {
     "attention": Picture(_of_tap(show.show_attention)),
     "heads": Picture(_of_heads(show.show_heads)),
     "class-attention": Picture(_of_heads(show.show_class_attention)),
+    "matches": Picture(draw_matches),
     "distance": Picture(draw_distance, several=True),
     "reconstruction": Picture(draw_reconstruction),
     "difficulty": Picture(draw_difficulty, several=True),

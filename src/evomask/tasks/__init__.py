@@ -8,6 +8,7 @@ from evomask.tasks.finetune import FinetuneConfig, finetune
 from evomask.tasks.hierarchy import HierarchyConfig, evaluate_hierarchy
 from evomask.tasks.knn import KnnConfig, evaluate_knn
 from evomask.tasks.linear_probe import LinearProbeConfig, linear_probe
+from evomask.tasks.retrieval import RetrievalConfig, retrieval
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ TASKS: dict[str, EvaluationTask] = {
     "linear-probe": EvaluationTask(LinearProbeConfig, linear_probe, trains=True),
     "finetune": EvaluationTask(FinetuneConfig, finetune, trains=True),
     "hierarchy": EvaluationTask(HierarchyConfig, evaluate_hierarchy),
+    "retrieval": EvaluationTask(RetrievalConfig, retrieval, trains=True),
 }
 """By name. A further task is a line here."""
 
