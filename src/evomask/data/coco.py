@@ -76,6 +76,11 @@ class CocoImages:
             raise UnreadableImage(f"it is of {given}, and its annotations are for {said}")
         return image
 
+    @property
+    def categories(self) -> list[tuple[int, str]]:
+        """Id and name of each, in the order of labels."""
+        return list(zip(self._category_ids, self.classes, strict=True))
+
     def label(self, index: int) -> None:
         """None: an image has objects instead."""
 
@@ -125,7 +130,7 @@ class CocoImages:
         return {
             "images": images,
             "annotations": [{"id": number} | entry for number, entry in enumerate(annotations, start=1)],
-            "categories": [{"id": id_, "name": name} for id_, name in zip(self._category_ids, self.classes, strict=True)],
+            "categories": [{"id": id_, "name": name} for id_, name in self.categories],
         }
 
     def _size(self, index: int) -> tuple[int, int]:

@@ -34,8 +34,8 @@ def index_coco_json(file: Path) -> Index:
     """What a file says, in the order of its images.
 
     Arrays: the packed file names, `image_ids` (n,), `sizes` (n, 2) height and width, `begins` (n + 1,) where the annotations of
-    each image begin; and of m annotations `boxes` (m, 4) as the file has them, left, top, width, height, `labels` (m,) from 1 in
-    the order of the categories' ids, `areas` (m,), `crowds` (m,), and the packed json of their `outlines`, with `outline_ends`.
+    each image begin; and of m annotations `boxes` (m, 4) as the file has them, left, top, width, height, `labels` (m,) from 1
+    in the order of the categories' ids, `areas` (m,), `crowds` (m,), the packed json of their `outlines`, and `outline_ends`.
     Facts: `classes`, `category_ids`, and `left_out`, how many annotations cannot be used, by the reason.
 
     Raises:

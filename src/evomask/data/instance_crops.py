@@ -105,7 +105,7 @@ class WholeInstanceImages(Dataset[tuple[Tensor, tuple[int, int]]]):
 
 
 def boxes_of(masks: Tensor) -> Tensor:
-    """(K, H, W) bool -> (K, 4) float: left, top, right, bottom of what is set, right and bottom exclusive; 0 where nothing is."""
+    """(K, H, W) bool -> (K, 4) float: left, top, right, bottom of what is set, the latter two exclusive; 0 where nothing is."""
     boxes = []
     for axis in (1, 2):  # over rows, which leaves columns; over columns
         along = masks.any(dim=axis)

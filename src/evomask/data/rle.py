@@ -1,5 +1,6 @@
 """Masks as COCO stores them, polygons and run lengths, by pycocotools."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,11 +43,13 @@ def decode_mask(segmentation: Any, size: tuple[int, int]) -> Tensor:
         encoded = library.frPyObjects(segmentation, *size)
     else:
         encoded = segmentation
-    return torch.from_numpy(library.decode(encoded)).bool()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy's, about how pycocotools makes arrays
+        return torch.from_numpy(library.decode(encoded)).bool()
 
 
 def usable_segmentation(segmentation: Any, size: tuple[int, int]) -> Any:
-    """The same without polygons of fewer than three corners, which pycocotools would take for boxes; None where nothing is left.
+    """The same without polygons of under three corners, which pycocotools takes for boxes; None where nothing is left.
 
     Raises:
         ValueError: it is of another kind, or its run lengths are of another size.

@@ -15,6 +15,7 @@ from evomask.engine.run import begun_by_this_job, check_all_see, create_run, fro
 from evomask.figures.classification import calibration, confusion_matrix
 from evomask.figures.style import save
 from evomask.models.encoders import Encoder, load_encoder
+from evomask.recipes.detection_pictures import draw_detections
 from evomask.recipes.launch import find_recipe, free_folder, taken_folders, untrained_encoder
 from evomask.tasks import TASKS
 from evomask.tasks.classification import BINS, PREDICTIONS, Predictions
@@ -103,5 +104,9 @@ def _draw_classification(out: Path) -> None:
     save(calibration(predictions.logits, predictions.labels, BINS), out / "calibration.png")
 
 
-PICTURES: dict[str, Callable[[Path], None]] = {"linear-probe": _draw_classification, "finetune": _draw_classification}
+PICTURES: dict[str, Callable[[Path], None]] = {
+    "linear-probe": _draw_classification,
+    "finetune": _draw_classification,
+    "detection": draw_detections,
+}
 """By task, what draws into the folder of an evaluation, from what the task has left there."""
