@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from evomask.engine.loop import Moment
-from evomask.tasks.classification import Predictions, ValidationLog, final_metrics
+from evomask.tasks.classification import Predictions
+from evomask.tasks.validation_log import ValidationLog, final_metrics
 
 
 def test_metrics_of_four_images_by_hand() -> None:

@@ -1,11 +1,10 @@
 """Batches of images for training, and the watch over files that cannot be read."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from evomask.data.images import ImageSource
@@ -24,8 +23,21 @@ class TrainingImages(Protocol):
     def __getitem__(self, key: Key) -> tuple[Any, ...]: ...
 
 
-def load_batches(dataset: TrainingImages, sampler: StepSampler, workers: int, device_type: str) -> Iterator[tuple[Tensor, ...]]:
+def load_batches(
+    dataset: TrainingImages,
+    sampler: StepSampler,
+    workers: int,
+    device_type: str,
+    collate: Callable[[list[Any]], tuple[Any, ...]] | None = None,
+) -> Iterator[tuple[Any, ...]]:
     """Yield what the data set gives, stacked, for every micro-batch; the same for any number of workers.
+
+    Args:
+        dataset: images for training.
+        sampler: which, in which micro-batches.
+        workers: processes that load images.
+        device_type: "cuda" prepares for the way to a GPU.
+        collate: puts samples together where they cannot be stacked; what comes last are the indices of the images.
 
     Raises:
         ValueError: over 1% of the files cannot be read, or a worker process died.
@@ -34,6 +46,7 @@ def load_batches(dataset: TrainingImages, sampler: StepSampler, workers: int, de
         dataset,  # type: ignore[arg-type]  # a Dataset is what has these two methods
         batch_sampler=sampler,
         num_workers=workers,
+        collate_fn=collate,
         pin_memory=device_type == "cuda",
         worker_init_fn=_be_a_quiet_worker,
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from evomask.engine.pretrain import PretrainConfig
 from evomask.recipes.classification import finetune_few_labels, finetune_vit_large
+from evomask.recipes.detection import detection_1x, detection_3x, detection_small
 from evomask.recipes.mae import (
     demo,
     vit_base_mae,
@@ -36,7 +37,13 @@ RECIPES: dict[str, Callable[[], PretrainConfig]] = {
 }
 """Every recipe by its name. A further recipe is a function and a word here."""
 
-EVALUATIONS: dict[str, Callable[[], Any]] = {recipe.__name__: recipe for recipe in (finetune_vit_large, finetune_few_labels)}
+EVALUATIONS: dict[str, Callable[[], Any]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        *(finetune_vit_large, finetune_few_labels),
+        *(detection_1x, detection_3x, detection_small),
+    )
+}
 """Every evaluation that has a name of its own beside its task's, whose options it returns. A further one is a function and a
 word here.
 """

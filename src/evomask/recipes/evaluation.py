@@ -16,6 +16,7 @@ from evomask.figures.classification import calibration, confusion_matrix
 from evomask.figures.retrieval import found_images
 from evomask.figures.style import save
 from evomask.models.encoders import Encoder, load_encoder
+from evomask.recipes.detection_pictures import draw_detections
 from evomask.recipes.launch import find_recipe, free_folder, taken_folders, untrained_encoder
 from evomask.tasks import TASKS
 from evomask.tasks.classification import BINS, PREDICTIONS, Predictions
@@ -113,5 +114,6 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "linear-probe": _draw_classification,
     "finetune": _draw_classification,
     "retrieval": _draw_retrieval,
+    "detection": draw_detections,
 }
 """By task, what draws into the folder of an evaluation, from what the task has left there."""

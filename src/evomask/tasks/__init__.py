@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from evomask.tasks.detection import DetectionConfig, detection
 from evomask.tasks.finetune import FinetuneConfig, finetune
 from evomask.tasks.hierarchy import HierarchyConfig, evaluate_hierarchy
 from evomask.tasks.knn import KnnConfig, evaluate_knn
@@ -30,6 +31,7 @@ TASKS: dict[str, EvaluationTask] = {
     "knn": EvaluationTask(KnnConfig, evaluate_knn),
     "linear-probe": EvaluationTask(LinearProbeConfig, linear_probe, trains=True),
     "finetune": EvaluationTask(FinetuneConfig, finetune, trains=True),
+    "detection": EvaluationTask(DetectionConfig, detection, trains=True),
     "hierarchy": EvaluationTask(HierarchyConfig, evaluate_hierarchy),
     "retrieval": EvaluationTask(RetrievalConfig, retrieval, trains=True),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
@@ -17,10 +17,7 @@ from torchmetrics.functional.classification import (
 )
 
 from evomask.data.images import ImageSource
-from evomask.engine import distributed
-from evomask.engine.loop import Moment
 from evomask.engine.pretrain import normalise
-from evomask.engine.run import write_atomically
 from evomask.models.encoders import Encoder
 from evomask.tasks.labelled_pass import for_all_images
 
@@ -61,9 +58,10 @@ class Predictions:
         """(classes, classes) long, row: label, column: prediction."""
         return multiclass_confusion_matrix(self.logits, self.labels, self.logits.shape[1])
 
-    def save(self, path: Path, classes: list[str]) -> None:
-        """Write a safetensors file, with the names of the classes."""
-        save_file({"logits": self.logits, "labels": self.labels}, path, metadata={"classes": json.dumps(classes)})
+    def save(self, out: Path, classes: list[str]) -> None:
+        """Write OUT/predictions.safetensors, with the names of the classes."""
+        tensors = {"logits": self.logits, "labels": self.labels}
+        save_file(tensors, out / PREDICTIONS, metadata={"classes": json.dumps(classes)})
 
     @classmethod
     def load(cls, path: Path) -> tuple["Predictions", list[str]]:
@@ -103,54 +101,3 @@ def predict(
 
     looks = {"device": device, "shown": shown, "batch_size": batch_size, "workers": workers}
     return Predictions(*for_all_images(compute, source, encoder, "validation images", **looks))
-
-
-class ValidationLog:
-    """A hook that validates every so many epochs, and at the end; OUT/validation.jsonl has a row for each time.
-
-    All processes predict, and the first writes down.
-
-    Args:
-        model: put in evaluation mode meanwhile.
-        predictions: of the model as it is.
-        out: the folder.
-        classes: names of the classes.
-        epochs: of training in all.
-        every: epochs from one time to the next.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        predictions: Callable[[], Predictions],
-        out: Path,
-        classes: list[str],
-        epochs: int,
-        every: int,
-    ):
-        self._model, self._predictions, self._out, self._classes = model, predictions, out, classes
-        self._epochs, self._every = epochs, every
-
-    def __call__(self, moment: Moment) -> None:
-        """Validate, where it is time to."""
-        is_end = moment.epoch == self._epochs
-        if moment.epoch == 0 or (moment.epoch % self._every and not is_end):
-            return
-        self._model.eval()
-        predictions = self._predictions()
-        if distributed.rank() > 0:
-            return
-        path = self._out / "validation.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        # A run that was killed may have gone on for longer than its last checkpoint.
-        rows = [row for row in rows if row["epoch"] < moment.epoch]
-        rows.append({"epoch": moment.epoch, "step": moment.step} | predictions.metrics())
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
-        if is_end:
-            predictions.save(self._out / PREDICTIONS, self._classes)
-
-
-def final_metrics(out: Path) -> dict[str, float]:
-    """The last row of OUT/validation.jsonl."""
-    last = distributed.from_first(lambda: json.loads((out / "validation.jsonl").read_text().splitlines()[-1]))
-    return {name: value for name, value in last.items() if name not in ("epoch", "step")}

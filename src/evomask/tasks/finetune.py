@@ -27,8 +27,9 @@ from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw, learnin
 from evomask.engine.pretrain import normalise
 from evomask.models.classifier import add_classifier
 from evomask.models.encoders import Encoder, Pooling
-from evomask.tasks.classification import ValidationLog, final_metrics, predict
+from evomask.tasks.classification import predict
 from evomask.tasks.labelled_data import LabelledDataConfig, check_trainable
+from evomask.tasks.validation_log import ValidationLog, final_metrics
 
 
 @dataclass(frozen=True, kw_only=True)

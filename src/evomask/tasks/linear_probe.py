@@ -21,9 +21,10 @@ from evomask.engine import distributed
 from evomask.engine.loop import StepResult, Task, TrainConfig, train
 from evomask.engine.optim import OptimConfig, build_lars, learning_rate
 from evomask.models.encoders import Encoder, Pooling
-from evomask.tasks.classification import Predictions, ValidationLog, final_metrics
+from evomask.tasks.classification import Predictions
 from evomask.tasks.features import extract_features, features_of
 from evomask.tasks.labelled_data import LabelledDataConfig, check_trainable
+from evomask.tasks.validation_log import ValidationLog, final_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
