@@ -146,9 +146,9 @@ class _Measurements:
         if moment.progress >= PATIENCE and measured["perplexity"] < self._config.least_perplexity:
             raise ValueError(
                 f"the codebook has collapsed: {moment.epoch} epochs on, images are told in {measured['perplexity']:.1f} of "
-                f"{self._model.vocabulary} tokens (--least-perplexity {self._config.least_perplexity:g}), and a BEiT would learn "
-                "next to nothing from them. Begin anew with another --optim.base-lr, with more images or more varied ones, or "
-                "with fewer levels"
+                f"{self._model.vocabulary} tokens (--least-perplexity {self._config.least_perplexity:g}), and a BEiT would "
+                "learn next to nothing from them. Begin anew with another --optim.base-lr, with more images or more varied "
+                "ones, or with fewer levels"
             )
         if moment.epoch == self._config.train.epochs:
             self._finish(images, restored.cpu(), measured)
