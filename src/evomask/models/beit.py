@@ -1,7 +1,7 @@
-"""BEiT (Bao et al., 2022) on timm's BEiT: the encoder sees all places, the hidden ones as a mask token, and tells their tokens.
+"""BEiT (Bao et al., 2022) on timm's BEiT: the encoder sees all places, the hidden ones as a mask token, and tells their words.
 
-What each place of an image shows is said in a word by a tokenizer, a frozen model that is no part of the encoder; a linear layer
-predicts the words of the hidden places, and the loss is the cross-entropy.
+What each place of an image shows is said in one word, a visual token, by a tokenizer, a frozen model that is no part of the
+encoder; a linear layer predicts the tokens of the hidden places, and the loss is the cross-entropy.
 
 Where public code differs, evomask follows microsoft/unilm (beit/modeling_pretrain.py), the original:
 - one table of relative positions for all blocks, as that pretraining has; timm's own default, and that of its fine-tuning, is a
@@ -206,8 +206,8 @@ class BEiT(Host):
     def reconstruct(self, images: Tensor, mask: Mask) -> Tensor | None:
         """(B, C, H, W) the image of its tokens, those of the hidden patches as the model tells them, for pictures.
 
-        It is what the tokenizer's decoder makes of the likeliest token of each hidden place and of the true ones elsewhere, in the
-        hidden places; None where it has no decoder.
+        The tokenizer's decoder is given the likeliest token of each hidden place, and the true ones elsewhere; what it makes of
+        them is shown in the hidden places. None where it has no decoder.
         """
         tokens = self.embed(images)
         told = self.logits(tokens, mask).argmax(dim=-1)

@@ -62,7 +62,7 @@ class BEiTEncoderConfig:
             "global_pool": "token",  # with the mean, timm would norm it instead of the tokens
             "use_rel_pos_bias": self.position_bias == "per_block",
             "use_shared_rel_pos_bias": self.position_bias == "shared",
-            "init_values": self.layer_scale or None,
+            "init_values": self.layer_scale,
         }
         optional = {"embed_dim": self.width, "depth": self.depth, "num_heads": self.heads}
         return arguments | {name: value for name, value in optional.items() if value is not None}

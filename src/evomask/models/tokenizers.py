@@ -11,9 +11,8 @@ from safetensors.torch import save_file
 
 from evomask.models.dalle import DalleTokenizer
 from evomask.models.discrete_vae import DiscreteVAE, DiscreteVAEConfig
-from evomask.models.pretrained import one_line, read_json
 from evomask.models.tokenizer import Tokenizer
-from evomask.models.weight_files import FOLDER_FILES, read_weights
+from evomask.models.weight_files import FOLDER_FILES, one_line, read_json, read_weights
 
 OWN = "evomask_discrete_vae"
 EXPORT = "tokenizer"

@@ -1,10 +1,10 @@
 """Evolved masks on BEiT, from the size that one machine can afford to the published one.
 
 Optimisation is that of the public code (microsoft/unilm, beit/README.md, "Pre-training BEiT-base on ImageNet-1k", and the
-defaults of beit/run_beit_pretraining.py): AdamW with betas 0.9 and 0.98, weight decay 0.05, 2,048 images a step, a rate of 1.5e-3
-that falls to 1e-5 along a cosine, 10 epochs of warm-up, gradients clipped at 3, stochastic depth 0.1, layer scale from 0.1, 75
-of 196 patches hidden, in blocks of at least 16. Crops are torchvision's, of 8% to 100% of an image, with flips; colours are not
-jittered there either. The tokenizer is DALL-E's (`--host.tokenizer hf:facebook/flava-image-codebook`), or one of your own.
+defaults of beit/run_beit_pretraining.py and beit/transforms.py): AdamW with betas 0.9 and 0.98, weight decay 0.05, 2,048 images
+a step, a rate of 1.5e-3 that falls to 1e-5 along a cosine, 10 epochs of warm-up, gradients clipped at 3, stochastic depth 0.1,
+layer scale from 0.1, 75 of 196 patches hidden, in blocks of at least 16, crops of 8% to 100% of an image. The tokenizer is
+DALL-E's (`--host.tokenizer hf:facebook/flava-image-codebook`), or one of your own.
 
 The paper says that optimisation is that of the original works, but also gives betas of 0.9 and 0.95, a mask ratio of 0.75 and
 224 px for all (Section V-B). Where the two differ this is BEiT's, but for the epochs, of which there are 300 instead of 800.
