@@ -102,6 +102,30 @@ def pretrain(arguments: list[str]) -> None:
     _print(launch.start(options.config, options.out, command=shlex.join(["evomask", "pretrain", *arguments])))
 
 
+def train_tokenizer(arguments: list[str]) -> None:
+    """[--data.root DIR ...]: train a tokenizer on your own images, for BEiT to predict its tokens."""
+    from evomask.engine.tokenizer import TrainTokenizerConfig
+    from evomask.recipes import tokenizer
+
+    @dataclass(frozen=True, kw_only=True)
+    class TokenizerOptions:
+        """Train a tokenizer.
+
+        Attributes:
+            out: the folder to make for the run. None: the first free of runs/tokenizer, runs/tokenizer-2, ...
+            config: the tokenizer, and how it is trained.
+        """
+
+        out: Path | None = None
+        config: Annotated[TrainTokenizerConfig, tyro.conf.arg(name="")]
+
+    about = "Train a tokenizer on your own images: `evomask pretrain vit_tiny_beit --host.tokenizer RUN` predicts its tokens."
+    default = TokenizerOptions(config=TrainTokenizerConfig())
+    options = _parse(TokenizerOptions, arguments, "evomask train-tokenizer", default, about)
+    command = shlex.join(["evomask", "train-tokenizer", *arguments])
+    _print(tokenizer.train_tokenizer(options.config, options.out, command))
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """A run.
@@ -116,10 +140,12 @@ class RunOptions:
 def resume(arguments: list[str]) -> None:
     """RUN: go on exactly where a run, or an evaluation that trains, stopped."""
     options = _parse(RunOptions, arguments, "evomask resume")
-    from evomask.recipes import evaluation, launch
+    from evomask.recipes import evaluation, launch, tokenizer
 
     if evaluation.is_evaluation(options.run):
         _print_result(evaluation.resume_evaluation(options.run))
+    elif tokenizer.is_tokenizer_run(options.run):
+        _print(tokenizer.resume_tokenizer(options.run))
     else:
         _print(launch.resume(options.run))
 
@@ -324,12 +350,13 @@ def explore(arguments: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (demo, pretrain, resume, evaluate, show, export, report, explore, bench)
+    command.__name__.replace("_", "-"): command
+    for command in (demo, pretrain, train_tokenizer, resume, evaluate, show, export, report, explore, bench)
 }
 
 
 def _overview() -> str:
-    lines = [f"  evomask {name:10}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [f"  evomask {name:17}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: evomask COMMAND [OPTIONS]   (`evomask COMMAND --help` lists the options)", "", *lines])
 
 

@@ -204,7 +204,9 @@ def build_host(config: PretrainConfig) -> Host:
     """The host with the initial weights of the run: a function of the configuration's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        return config.host.build()
+        host = config.host.build()
+    host.mean, host.std = config.data.mean, config.data.std
+    return host
 
 
 def pretraining_task(config: PretrainConfig, host: Host) -> Task:

@@ -17,13 +17,11 @@ from evomask.models.pretrained import (
     load_file,
     load_timm,
     load_transformers,
-    one_line,
-    read_json,
 )
 from evomask.models.specs import SpecOptions, parse_spec
 from evomask.models.taps import AttentionTap, attention_tap
 from evomask.models.vit import check_plain_vit
-from evomask.models.weight_files import ENDINGS, FOLDER_FILES, MANIFEST
+from evomask.models.weight_files import ENDINGS, FOLDER_FILES, MANIFEST, one_line, read_json
 
 Pooling = Literal["token", "mean"]
 logger = logging.getLogger("evomask")

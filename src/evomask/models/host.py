@@ -1,9 +1,11 @@
 """What a host is: a model that restores the masked part of an image, and that can be asked for its attention."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from evomask.masking import Mask
@@ -29,10 +31,14 @@ class Host(nn.Module, ABC):
     Attributes:
         encoder: the timm model, which keeps nothing of the host, so that it can be taken out as it is.
         grid: rows and columns of patches, the leaves of the trees and the places of a mask, H x W = N.
+        mean, std: of a channel of images in [0, 1], one number a channel: how the images that it is given are normalised, for a
+            host that has to look at them in another way.
     """
 
     encoder: Any
     grid: tuple[int, int]
+    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN
+    std: Sequence[float] = IMAGENET_DEFAULT_STD
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:

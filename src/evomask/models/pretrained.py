@@ -1,6 +1,5 @@
 """Weights of other code bases and of runs -> the timm model that they are for, and an account of what was loaded."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from evomask.models.architecture import Hints, build_for
 from evomask.models.hosts import HOSTS
 from evomask.models.layouts import LAYOUTS, EncoderWeights, read_layout
-from evomask.models.weight_files import read_folder_weights, read_shards, read_weights
+from evomask.models.weight_files import one_line, read_folder_weights, read_json, read_shards, read_weights
 
 LEAST_FIT = 0.9
 """Share of the tensors that must fit; below, the model is another than the file's."""
@@ -176,18 +175,3 @@ def _fill(model: nn.Module, read: EncoderWeights, source: Path) -> str:
 def _listed(keys: Set[str]) -> str:
     more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
     return (", ".join(sorted(keys)[:NAMED]) or "none") + more
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, in one line that is not too long; its kind where it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(error).__name__

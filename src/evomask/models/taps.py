@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.models.beit import Beit
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from evomask.models import beit_encoder
 from evomask.models.swin import CellAttention, check_swin, default_cell
 from evomask.models.vit import attention_maps, check_plain_vit, embed_patches
 
@@ -56,6 +58,16 @@ def _vit(encoder: nn.Module) -> AttentionTap:
     return AttentionTap(vit.patch_embed.grid_size, maps)
 
 
+def _beit(encoder: nn.Module) -> AttentionTap:
+    beit = beit_encoder.check_beit(encoder)
+
+    def maps(images: Tensor, blocks: int) -> Iterator[Tensor]:
+        for attention_BHLL in beit_encoder.attention_maps(beit, beit.patch_embed(images), blocks):
+            yield attention_BHLL.mean(dim=1, dtype=torch.float32)[:, 1:, 1:]
+
+    return AttentionTap(beit.patch_embed.grid_size, maps)
+
+
 def _swin(encoder: nn.Module) -> AttentionTap:
     swin: Any = check_swin(encoder)
     cell = default_cell(swin)
@@ -70,6 +82,7 @@ def _swin(encoder: nn.Module) -> AttentionTap:
 
 TAPS: dict[type[nn.Module], Callable[[nn.Module], AttentionTap]] = {
     VisionTransformer: _vit,
+    Beit: _beit,
     SwinTransformer: _swin,
     SwinTransformerV2: _swin,
 }

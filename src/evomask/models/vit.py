@@ -103,11 +103,12 @@ def check_plain_vit(encoder: nn.Module) -> VisionTransformer:
         raise ValueError("the ViT needs absolute positions of one size: build it without dynamic_img_size, with pos_embed")
     if type(encoder.patch_embed) is not PatchEmbed:
         raise ValueError(f"the image must be cut into patches as it is, not by timm's {type(encoder.patch_embed).__name__}")
-    _check_patches_divide(encoder.patch_embed)
+    check_patches_divide(encoder.patch_embed)
     return encoder
 
 
-def _check_patches_divide(embedding: Any) -> None:
+def check_patches_divide(embedding: Any) -> None:
+    """Raise a ValueError where an image is not cut into whole patches."""
     (height, width), (patch_height, patch_width) = embedding.img_size, embedding.patch_size
     if height % patch_height or width % patch_width:
         raise ValueError(f"patches of {patch_height} x {patch_width} px do not divide an image of {height} x {width} px")
@@ -211,10 +212,25 @@ def mean_patch_attention(encoder: VisionTransformer, tokens_BND: Tensor, blocks:
     Returns:
         (B, N, N) float32. Rows sum to less than 1 where class token or registers took a share.
     """
-    grid, prefix = encoder.patch_embed.grid_size, encoder.num_prefix_tokens
+    grid = encoder.patch_embed.grid_size
     seen_BnD = tokens_BND.unflatten(1, grid)[:, ::stride, ::stride].flatten(1, 2)
+    return mean_over_blocks(attention_maps(encoder, seen_BnD, blocks), encoder.num_prefix_tokens, grid, stride)
+
+
+def mean_over_blocks(maps: Iterator[Tensor], prefix: int, grid: tuple[int, int], stride: int) -> Tensor:
+    """The mean of attention maps, carried from the patches that were looked at to all of them.
+
+    Args:
+        maps: (B, heads, L, L), `prefix` tokens first, then every `stride`-th row and column of patches.
+        prefix: tokens that are no patches.
+        grid: rows and columns of patches, H x W = N.
+        stride: see `mean_patch_attention`.
+
+    Returns:
+        (B, N, N) float32.
+    """
     total_Bnn, count = None, 0
-    for attention_BHLL in attention_maps(encoder, seen_BnD, blocks):
+    for attention_BHLL in maps:
         patches_Bnn = attention_BHLL.mean(dim=1, dtype=torch.float32)[:, prefix:, prefix:]
         del attention_BHLL
         total_Bnn = patches_Bnn if total_Bnn is None else total_Bnn + patches_Bnn

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evomask.engine.pretrain import PretrainConfig
+from evomask.recipes.beit import vit_base_beit, vit_small_beit, vit_tiny_beit, vit_tiny_beit_112
 from evomask.recipes.classification import finetune_few_labels, finetune_vit_large
 from evomask.recipes.detection import detection_1x, detection_3x, detection_small
 from evomask.recipes.mae import (
@@ -30,6 +31,7 @@ RECIPES: dict[str, Callable[[], PretrainConfig]] = {
     recipe.__name__: recipe
     for recipe in (
         *(demo, vit_tiny_mae_112, vit_tiny_mae, vit_small_mae, vit_base_mae, vit_large_mae, vit_huge_mae),
+        *(vit_tiny_beit_112, vit_tiny_beit, vit_small_beit, vit_base_beit),
         *(vit_tiny_simmim_112, vit_tiny_simmim, vit_small_simmim, vit_base_simmim),
         *(swin_tiny_simmim_112, swin_tiny_simmim, swin_base_simmim),
         *(run.recipe() for run in PAPER.values()),

@@ -14,6 +14,7 @@ from evomask.engine.pretrain import PretrainConfig, build_host, pretraining_task
 from evomask.engine.run import begun_by_this_job, check_all_see, create_run, read_run
 from evomask.models.encoders import Encoder
 from evomask.models.host import Host
+from evomask.models.hosts import pinned
 from evomask.recipes import RECIPES
 from evomask.recipes.hooks import run_hooks
 
@@ -51,7 +52,8 @@ def start(config: PretrainConfig, out: Path | None, command: str) -> Path:
             logger.info("goes on with %s, which this job has begun", begun)
             return resume(begun)
         run = distributed.from_first(lambda: out if out is not None else free_folder(wanted))
-        config = replace(config, train=share_out(config.train))
+        with distributed.agreed():
+            config = replace(config, host=pinned(config.host), train=share_out(config.train))
         task, hooks = _prepare(config, run)  # a mistake leaves no folder behind
         distributed.from_first(lambda: create_run(run, config, command))
         check_all_see(run)
@@ -65,6 +67,7 @@ def resume(run: str | Path) -> Path:
     with distributed.process_group():
         with distributed.agreed():
             config = read_run(run, PretrainConfig)
+            config = replace(config, host=pinned(config.host))
         task, hooks = _prepare(config, run)
         train(task, config.train, run, hooks, resume=True)
     return run
