@@ -1,13 +1,14 @@
 
-// A run's stage whose share of training is nearest to that of the slider's position.
-function nearest(stages, progress) {
-  return stages.reduce((best, each) => (Math.abs(each.progress - progress) < Math.abs(best.progress - progress) ? each : best));
+// A run's stage whose share of its training is nearest to a given one.
+function nearest(run, share) {
+  const distance = (stage) => Math.abs(stage.epoch / run.epochs - share);
+  return run.stages.reduce((best, each) => (distance(each) < distance(best) ? each : best));
 }
 
 function drawStage(position) {
-  const progress = data.positions[position];
+  const share = data.positions[position];
   data.runs.forEach((run, number) => {
-    const stage = nearest(run.stages, progress);
+    const stage = nearest(run, share);
     stage.masked.forEach((masked, image) => {
       const place = `${number}-${image}`;
       const layer = document.querySelector(`[data-cover="${place}"]`);
@@ -17,7 +18,7 @@ function drawStage(position) {
       caption.textContent = stage.depth ? `${stage.title}: level ${stage.depth[image]} of ${stage.height[image]}` : stage.title;
     });
   });
-  return `${Math.round(100 * progress)}% of training`;
+  return `${Math.round(100 * share)}% of training`;
 }
 
 function drawDepth(percent) {

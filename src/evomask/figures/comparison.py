@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path, PurePath
 from typing import Any
 
+from evomask.analysis.tree_health import health_by_stage
 from evomask.engine.run import write_atomically
 from evomask.figures import curves
 from evomask.figures.page import chart, charts, duration, missing, page, section
@@ -41,7 +42,11 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         folder.record  # noqa: B018 - no run, then nothing is written
     shown = {name: folder for name, folder in folders.items() if folder.stages is not None}
     data = {
-        "runs": [slider_data(folder.stages, restored=False) for folder in shown.values() if folder.stages],
+        "runs": [
+            slider_data(folder.stages, restored=False) | {"epochs": _epochs(folder)}
+            for folder in shown.values()
+            if folder.stages is not None
+        ],
         "positions": _positions(list(shown.values())),
     }
     parts = (overview(folders), differences(folders), results(folders), training(folders), learning(folders))
@@ -71,11 +76,15 @@ def overview(runs: dict[str, RunFolder]) -> str:
             epochs,
             f"{curves.running_mean(loss)[-1]:.3f}" if len(loss) else "",
             duration(run.seconds) if run.seconds else "",
-            f"<code>{escape(run.record.get('command', ''))}</code>",
         ]
         rows += f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-    head = "".join(f"<th scope=col>{title}</th>" for title in ("Run", "Recipe", "Epochs", "Loss", "Training", "Repeat"))
+    head = "".join(f"<th scope=col>{title}</th>" for title in ("Run", "Recipe", "Epochs", "Loss", "Training"))
     table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    commands = "".join(
+        f"<div><dt>{escape(name)}</dt><dd><code>{escape(run.record.get('command', ''))}</code></dd></div>"
+        for name, run in runs.items()
+    )
+    table += f"<details><summary>How to repeat them</summary><dl>{commands}</dl></details>"
     return (
         f'<header><p class="eyebrow">evomask comparison</p><h1>{escape(", ".join(runs))}</h1>'
         f'<p class="summary">{len(runs)} runs. A loss under other masks is another task\'s.</p>{table}</header>'
@@ -127,13 +136,13 @@ def learning(runs: dict[str, RunFolder]) -> str:
 
 
 def trees(runs: dict[str, RunFolder]) -> str:
-    """Trees that masks were cut from."""
+    """The trees of the images below, whether masks are cut from them or not."""
+    rows = {name: health_by_stage(run.stages.snapshots) for name, run in runs.items() if run.stages is not None}
     measured = {
-        "tree_height": ("levels", "Height of the trees, running mean."),
-        "largest_group": ("share of the image", "Largest group of the cut, running mean."),
+        "balance": ("merges above a patch, over log₂ N", "Balance of the trees of the images below: 1 at best."),
+        "largest_group_50": ("share of the image", "Largest group of those trees' cuts at half the height."),
     }
-    drawn = _curves({name: run.metrics for name, run in runs.items()}, measured)
-    return section("trees", "Health of the trees", drawn or missing("No masks of these runs are cut from trees."))
+    return section("trees", "Health of the trees", _curves(rows, measured) or missing("No snapshots of these runs yet."))
 
 
 def masks(runs: dict[str, RunFolder]) -> str:
@@ -168,8 +177,9 @@ def _side_by_side(runs: dict[str, RunFolder], layer: str, words: str, look: str 
     if not rows:
         rows = [list(each) for each in zip(*(list(each.values()) for each in by_run), strict=False)]
     labels = shared or [""] * len(rows)
-    cells = ""
+    groups = ""
     for label, row in zip(labels[:MOST_IMAGES], rows, strict=False):
+        cells = ""
         for number, ((image, uri), (name, run)) in enumerate(zip(row, runs.items(), strict=True)):
             assert run.stages is not None
             place = f"{number}-{image}"
@@ -177,13 +187,20 @@ def _side_by_side(runs: dict[str, RunFolder], layer: str, words: str, look: str 
             pictured = framed(uri, alt, run.stages.layer(layer, place))
             texts = f'<span class="name">{escape(name)}</span><span data-{words}-caption="{place}"></span>'
             cells += f'<figure class="{look}">{pictured}<figcaption>{texts}</figcaption></figure>'
+        groups += f"<div>{cells}</div>"
     missing_words = "" if shared else missing("The runs have no image in common: each shows its own.")
-    return f'{missing_words}<div class="cards beside" style="--runs:{len(runs)}">{cells}</div>'
+    return f'{missing_words}<div class="cards beside" style="--runs:{len(runs)}">{groups}</div>'
 
 
 def _positions(runs: list[RunFolder]) -> list[float]:
     """The shares of training that the slider stops at: those of the run with the most stages."""
-    return max(([stage.progress for stage in run.stages.snapshots] for run in runs if run.stages), key=len, default=[])
+    shares = [[stage.epoch / _epochs(run) for stage in run.stages.snapshots] for run in runs if run.stages is not None]
+    return max(shares, key=len, default=[])
+
+
+def _epochs(run: RunFolder) -> int:
+    assert run.stages is not None
+    return max(1, run.settings.get("train.epochs", run.stages.snapshots[-1].epoch))
 
 
 def _curves(rows: dict[str, list[dict[str, float]]], measured: dict[str, tuple[str, str]]) -> str:

@@ -19,7 +19,7 @@ from evomask.figures import curves
 from evomask.figures.page import chart, charts, duration, missing, page, section
 from evomask.figures.run_folder import RunFolder
 from evomask.figures.sliders import hierarchy_slider, slider_data, stage_slider
-from evomask.figures.tree_health import tree_health_curves
+from evomask.figures.tree_health import balance_curve, largest_group_curves
 
 
 def write_report(run: Path) -> Path:
@@ -186,13 +186,15 @@ def hierarchy(run: RunFolder) -> str:
 def tree_health(run: RunFolder) -> str:
     """How high the trees are, where they are cut, and how much of an image one group holds."""
     title = "Health of the trees"
-    health = ""
+    health = []
     if run.stages is not None:
-        caption = "The trees of the images above at each stage: their balance, 1 at best, and how much one group holds."
-        health = chart("health", caption, tree_health_curves(health_by_stage(run.stages.snapshots)))
+        rows = health_by_stage(run.stages.snapshots)
+        balance = "Of the images above: merges between a patch and the root, over those in a balanced tree."
+        groups = "Of the images above: share of the image in the largest group, at three depths."
+        health = [chart("balance", balance, balance_curve(rows)), chart("groups", groups, largest_group_curves(rows))]
     if not len(curves.series(run.metrics, "tree_height")[0]):
         reason = "The masks of this run are not cut from trees." if run.metrics else "No step has been logged yet."
-        return section("trees", title, missing(reason) + health)
+        return section("trees", title, missing(reason) + charts(health))
     drawn = [
         chart("height", "Height of the trees, and depth of the cut", curves.tree_curve(run.metrics)),
         chart("group", "Share of the image in the largest group of the cut", curves.group_curve(run.metrics)),
@@ -201,7 +203,7 @@ def tree_health(run: RunFolder) -> str:
         "The depth follows the training schedule from single patches up to the root. Balanced trees are low, and "
         "no group swallows the image long before the end."
     )
-    return section("trees", title, f"<p>{note}</p>{charts(drawn)}{health}")
+    return section("trees", title, f"<p>{note}</p>{charts(drawn + health)}")
 
 
 def cost(run: RunFolder) -> str:

@@ -112,7 +112,7 @@ def slider_data(stages: Stages, restored: bool = True) -> dict[str, Any]:
                 "masked": ["".join("01"[hidden] for hidden in row) for row in stage.masked.tolist()],
                 "depth": None if stage.depth is None else stage.depth.tolist(),
                 "height": stage.height.tolist(),
-                "progress": stage.progress,
+                "epoch": stage.epoch,
                 "restored": _restored(stages, stage) if restored else None,
             }
             for stage in stages.snapshots

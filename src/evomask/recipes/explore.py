@@ -71,7 +71,7 @@ def runs_here() -> list[str]:
     return [str(folder) for folder in sorted(found, key=lambda folder: -folder.stat().st_mtime)]
 
 
-def _first_image() -> bytes:
+def first_image() -> bytes:
     """A scene, so that there is something to see before an image is dropped."""
     file = io.BytesIO()
     Image.fromarray(to_rgb(Scenes((224, 224), 1, split="val").image(0).unsqueeze(0))[0]).save(file, "PNG")
@@ -104,7 +104,7 @@ def explore(encoders: Sequence[str], host: str, port: int | None, show: bool) ->
         logger.warning("whoever reaches %s can have any file of weights on this machine read", host)
     chosen = list(dict.fromkeys([*encoders, *runs_here()])) or ["untrained:vit_small_mae"]
     second = encoders[1] if len(encoders) > 1 else ""
-    address = serve(build_page(explorer, chosen, explorer.add(_first_image()), second), host, port)
+    address = serve(build_page(explorer, chosen, explorer.add(first_image()), second), host, port)
     print(address, flush=True)
     if show:
         webbrowser.open(address)
