@@ -116,7 +116,7 @@ def test_a_run_has_one_name_a_folder(finished_run: Path, tiny_flags: list[str], 
     assert f"`evomask resume {finished_run}` goes on with it" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["masks", "hierarchy", "attention", "reconstruction"])
+@pytest.mark.parametrize("kind", ["masks", "hierarchy", "attention", "reconstruction", "matches"])
 def test_pictures_are_drawn_of_image_files(
     tmp_path: Path, finished_run: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:

@@ -17,6 +17,7 @@ from evomask.recipes.mae import (
     vit_tiny_mae_112,
 )
 from evomask.recipes.paper import PAPER
+from evomask.recipes.retrieval import retrieval_landmarks, retrieval_small
 from evomask.recipes.simmim import (
     swin_base_simmim,
     swin_tiny_simmim,
@@ -44,6 +45,7 @@ EVALUATIONS: dict[str, Callable[[], Any]] = {
     for recipe in (
         *(finetune_vit_large, finetune_few_labels),
         *(detection_1x, detection_3x, detection_small),
+        *(retrieval_landmarks, retrieval_small),
     )
 }
 """Every evaluation that has a name of its own beside its task's, whose options it returns. A further one is a function and a
