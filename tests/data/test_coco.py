@@ -35,7 +35,7 @@ def record() -> dict[str, Any]:
     images = [{"id": 500, "file_name": "a.png"}, {"id": 20, "file_name": "b.png"}]
     return {
         "images": [image | {"width": 20, "height": 10} for image in images],
-        "categories": CATEGORIES,
+        "categories": [dict(category) for category in CATEGORIES],
         "annotations": [{"id": number, "image_id": 500} | each for number, each in enumerate(annotations)],
     }
 
@@ -129,7 +129,7 @@ def test_annotations_that_cannot_be_used_are_counted(
         (lambda r: r["annotations"][1]["segmentation"].update(counts=[1, 2]), "annotation 1 .* do not add up"),
         (lambda r: r["images"][0].pop("height"), "image 500 has no 'height'"),
         (lambda r: r["images"][0].update(height=0), "image 500 is of 20 x 0 px"),
-        (lambda r: r["images"].append(3), "image number 3 "),
+        (lambda r: r["images"].append(3), "image number 3 is no object"),
         (lambda r: r.pop("categories"), "no COCO json file .* no list of categories"),
         (lambda r: r.update(annotations=[]), "no annotation that can be used: there is none at all"),
         (lambda r: r["images"][1].update(file_name="c.png"), "1 of the 2 images .* there is no c.png"),
@@ -141,7 +141,9 @@ def test_a_file_that_contradicts_itself_is_refused(write: Callable[..., tuple[Pa
         CocoImages(*write(change))
 
 
-@pytest.mark.parametrize(("text", "said"), [("{", "no COCO json file"), ("[]", "as a file of detections is"), ("3", "no list of")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "no COCO json file"), ("[]", "as a file of detections is"), ("3", "no list of")]
+)
 def test_what_is_no_such_file_is_refused(write: Callable[..., tuple[Path, Path]], text: str, said: str) -> None:
     file, images = write()
     file.write_text(text)
@@ -168,7 +170,9 @@ def test_the_public_files_are_read_whole(shared_data: Path) -> None:
     assert (len(source), len(source.classes)) == (100, 80)
     truth = source.truth()
     assert len(truth["annotations"]) == len(said["annotations"]) == 745
-    by_id = {image["id"]: sorted(a["bbox"] for a in said["annotations"] if a["image_id"] == image["id"]) for image in said["images"]}
+    by_id = {
+        image["id"]: sorted(a["bbox"] for a in said["annotations"] if a["image_id"] == image["id"]) for image in said["images"]
+    }
     for image in truth["images"]:
         assert sorted(a["bbox"] for a in truth["annotations"] if a["image_id"] == image["id"]) == by_id[image["id"]]
     found = source.instances(0)

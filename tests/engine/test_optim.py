@@ -66,6 +66,17 @@ def test_a_warm_up_longer_than_the_run_only_rises() -> None:
     assert [rate(step, warmup_epochs=40, epochs=1) for step in range(10)] == pytest.approx([5e-6 * step for step in range(10)])
 
 
+def test_in_steps_it_falls_to_a_tenth_and_a_hundredth() -> None:
+    """A run of 12 epochs of 4 steps, as detectors are trained: after the 9th and the 11th epoch."""
+    config = OptimConfig(base_lr=BASE, warmup_epochs=0.5, decay="steps")
+    numbers = {"config": config, "batch_size": 512, "steps_per_epoch": 4, "epochs": 12}
+    rates = [learning_rate(step, **numbers) for step in range(48)]
+    assert rates[:2] == pytest.approx([0, BASE])
+    assert rates[2:36] == pytest.approx([2 * BASE] * 34)
+    assert rates[36:44] == pytest.approx([2 * BASE / 10] * 8)
+    assert rates[44:] == pytest.approx([2 * BASE / 100] * 4)
+
+
 def tiny_mae() -> nn.Module:
     vit = ViTConfig(image_size=(16, 16), patch_size=8, width=16, depth=1, heads=2, registers=2, qk_norm=True)
     return MAEConfig(encoder=vit, decoder_width=16, decoder_depth=1, decoder_heads=2).build()
@@ -153,6 +164,21 @@ def test_layer_decay_by_the_formula() -> None:
     for name, parameter in classifier.named_parameters():
         (own,) = [layer[prefix] for prefix in layer if name == prefix or name.startswith(prefix + ".")]
         assert found[name] == (0.5 ** (4 - own), 0.05 if parameter.ndim > 1 else 0.0), name
+
+
+def test_what_stands_on_an_encoder_has_the_full_rate() -> None:
+    vit = build_vit(ViTConfig(name="vit_tiny_patch16_224", image_size=(16, 16), patch_size=8, width=16, depth=1, heads=1))
+    model = nn.ModuleDict({"encoder": vit, "head": nn.Linear(16, 2)})
+    optimizer = build_layer_decayed_adamw(model, OptimConfig(weight_decay=0.05), layer_decay=0.5, encoder=vit)
+    found = {id(p): (group["lr_scale"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert len(found) == len([p for p in model.parameters() if p.requires_grad])
+    assert found[id(model["head"].weight)] == (1.0, 0.05)
+    assert found[id(model["head"].bias)] == (1.0, 0.0)
+    assert found[id(vit.patch_embed.proj.weight)] == (0.25, 0.05)
+    vit.requires_grad_(False)
+    frozen = build_layer_decayed_adamw(model, OptimConfig(weight_decay=0.05), layer_decay=0.5, encoder=vit)
+    trained = {id(p) for group in frozen.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in model["head"].parameters()}
 
 
 def test_lars_by_its_formula() -> None:

@@ -61,7 +61,9 @@ def test_what_is_found_in_a_crowd_counts_neither_for_nor_against() -> None:
     found = [square(10 * number, 10, 20, score=0.9) for number in range(5)] + [square(85, 85, 10, score=0.5)]
     for kind in KINDS:
         assert average_precision(truth, found, kind).metrics()["AP50"] == 100
-        assert average_precision(truth_of(square(85, 85, 10)), found, kind).metrics()["AP50"] == pytest.approx(100 / 6, abs=1e-3)
+        assert average_precision(truth_of(square(85, 85, 10)), found, kind).metrics()["AP50"] == pytest.approx(
+            100 / 6, abs=1e-3
+        )
 
 
 def test_nothing_found_is_nothing() -> None:

@@ -47,6 +47,8 @@ def index_coco_json(file: Path) -> Index:
     for section, (kind, take) in content.sections.items():
         for number, entry in enumerate(record[section]):
             try:
+                if not isinstance(entry, dict):
+                    raise TypeError(f"is no object, but {entry!r:.40}")
                 take(entry)
             except (ValueError, TypeError, KeyError) as error:
                 called = entry["id"] if isinstance(entry, dict) and "id" in entry else f"number {number + 1}"

@@ -23,7 +23,7 @@ class OptimConfig:
         betas: decay of AdamW's running means.
         weight_decay: on matrices only, not on biases, norms and tokens.
         clip_grad: largest gradient norm (none: not clipped).
-        schedule: what follows the warm-up: half a cosine down to min_lr, or "steps", a tenth of the rate after 3/4 of all steps
+        decay: what follows the warm-up: half a cosine down to min_lr, or "steps", a tenth of the rate after 3/4 of all steps
             and a hundredth after 11/12 of them, as detectors are trained.
     """
 
@@ -33,7 +33,7 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
     clip_grad: float | None = None
-    schedule: Literal["cosine", "steps"] = "cosine"
+    decay: Literal["cosine", "steps"] = "cosine"
 
 
 STEPS = (3 / 4, 11 / 12)
@@ -115,7 +115,7 @@ def learning_rate(step: int, *, config: OptimConfig, batch_size: int, steps_per_
     warmup, total = config.warmup_epochs * steps_per_epoch, epochs * steps_per_epoch
     if step < warmup:
         return scale * config.base_lr * step / warmup
-    if config.schedule == "steps":
+    if config.decay == "steps":
         return scale * config.base_lr / 10 ** sum(step >= share * total for share in STEPS)
     turned = math.pi * (step - warmup) / (total - warmup)
     return scale * (config.min_lr + (config.base_lr - config.min_lr) * (1 + math.cos(turned)) / 2)

@@ -53,7 +53,7 @@ class DetectionConfig(DetectionDataConfig):
     judge_training: bool = False
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(base_lr=4.8e-3, warmup_epochs=0.15, betas=(0.9, 0.999), schedule="steps")
+        default_factory=lambda: OptimConfig(base_lr=4.8e-3, warmup_epochs=0.15, betas=(0.9, 0.999), decay="steps")
     )
     loop: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=12, batch_size=16))
 
