@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from evomask.tasks.counting import CountingConfig, evaluate_counting
 from evomask.tasks.finetune import FinetuneConfig, finetune
 from evomask.tasks.hierarchy import HierarchyConfig, evaluate_hierarchy
+from evomask.tasks.identification import IdentificationConfig, evaluate_identification
 from evomask.tasks.knn import KnnConfig, evaluate_knn
 from evomask.tasks.linear_probe import LinearProbeConfig, linear_probe
+from evomask.tasks.vqa import VqaConfig, evaluate_vqa
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ TASKS: dict[str, EvaluationTask] = {
     "linear-probe": EvaluationTask(LinearProbeConfig, linear_probe, trains=True),
     "finetune": EvaluationTask(FinetuneConfig, finetune, trains=True),
     "hierarchy": EvaluationTask(HierarchyConfig, evaluate_hierarchy),
+    "vqa": EvaluationTask(VqaConfig, evaluate_vqa, trains=True),
+    "counting": EvaluationTask(CountingConfig, evaluate_counting, trains=True),
+    "identification": EvaluationTask(IdentificationConfig, evaluate_identification, trains=True),
 }
 """By name. A further task is a line here."""
 
