@@ -40,9 +40,11 @@ STEPS = (3 / 4, 11 / 12)
 """Shares of all steps after which the rate falls to a tenth, where it falls in steps."""
 
 TOKENS_AND_POSITIONS = re.compile(
-    r"(cls_token|mask_token|reg_token|pos_embed|relative_position_bias_table|logit_scale|cpb_mlp\..*)$"
+    r"(cls_token|mask_token|reg_token|latents|pos_embed|relative_position_bias_table|logit_scale|cpb_mlp\..*)$"
 )
-"""In timm's ViT, BEiT and Swin: parameters that are no matrices though of several dimensions, or make the bias of attention."""
+"""In timm's ViT, BEiT and Swin, and in the resampler: parameters that are no matrices though of several dimensions, or make the
+bias of attention.
+"""
 
 
 def build_adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

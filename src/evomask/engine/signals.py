@@ -13,6 +13,7 @@ class Stopped(Exception):
 
     Attributes:
         signum: the signal's number.
+        steps: that are behind it.
     """
 
     shared = True
@@ -20,7 +21,7 @@ class Stopped(Exception):
     def __init__(self, signum: int, steps: int, run: Path):
         name = signal.Signals(signum).name
         super().__init__(f"stopped by {name} after {steps} steps, all saved: `evomask resume {run}` goes on")
-        self.signum = signum
+        self.signum, self.steps = signum, steps
 
 
 class StopSignals:

@@ -4,12 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from evomask.tasks.counting import CountingConfig, evaluate_counting
 from evomask.tasks.detection import DetectionConfig, detection
 from evomask.tasks.finetune import FinetuneConfig, finetune
 from evomask.tasks.hierarchy import HierarchyConfig, evaluate_hierarchy
+from evomask.tasks.identification import IdentificationConfig, evaluate_identification
 from evomask.tasks.knn import KnnConfig, evaluate_knn
 from evomask.tasks.linear_probe import LinearProbeConfig, linear_probe
 from evomask.tasks.retrieval import RetrievalConfig, retrieval
+from evomask.tasks.vqa import VqaConfig, evaluate_vqa
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ TASKS: dict[str, EvaluationTask] = {
     "detection": EvaluationTask(DetectionConfig, detection, trains=True),
     "hierarchy": EvaluationTask(HierarchyConfig, evaluate_hierarchy),
     "retrieval": EvaluationTask(RetrievalConfig, retrieval, trains=True),
+    "vqa": EvaluationTask(VqaConfig, evaluate_vqa, trains=True),
+    "counting": EvaluationTask(CountingConfig, evaluate_counting, trains=True),
+    "identification": EvaluationTask(IdentificationConfig, evaluate_identification, trains=True),
 }
 """By name. A further task is a line here."""
 

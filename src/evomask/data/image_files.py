@@ -1,0 +1,90 @@
+"""Images that a file of annotations speaks of: by the path in their folder, or by the number at the end of their names."""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from evomask.data.decode import UnreadableImage, check_channels, decode
+from evomask.data.images import SUFFIXES
+
+_NUMBER = re.compile(r"(\d+)$")
+
+
+class ImageFiles:
+    """Images of a folder in the order in which they are named; an `ImageSource` without labels.
+
+    Args:
+        folder: that the names start from.
+        names: of files.
+        channels: 1 grey, 3 RGB, 4 RGBA.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], channels: int = 3):
+        check_channels(channels)
+        self.classes: list[str] = []
+        self._folder, self._names, self._channels = folder, names, channels
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._names)
+
+    def image(self, index: int) -> Tensor:
+        """(C, H, W) uint8, in its own size.
+
+        Raises:
+            UnreadableImage: the image is broken, or gone.
+        """
+        try:
+            data = (self._folder / self._names[index]).read_bytes()
+        except OSError as error:
+            raise UnreadableImage(error.strerror or str(error)) from error
+        return decode(data, self._channels)
+
+    def label(self, index: int) -> None:
+        """None: there are no classes."""
+
+    def name(self, index: int) -> str:
+        """The file's path."""
+        return str(self._folder / self._names[index])
+
+
+def names_of(ids: Iterable[int | str], folder: Path, asked_by: Path) -> list[str]:
+    """The file of each image in the folder.
+
+    A number is the one at the end of a file's name: 42 is 42.png, 000000000042.jpg and COCO_val2014_000000000042.jpg. A text is
+    the path itself.
+
+    Args:
+        ids: as the file of annotations has them.
+        folder: of images.
+        asked_by: the file of annotations, to be named where images are missing.
+
+    Raises:
+        ValueError: there is no such folder, an image is missing, or a number belongs to two files.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: give the folder of the images that {asked_by} speaks of")
+    ids = list(ids)
+    by_number = _by_number(folder, asked_by) if any(isinstance(id_, int) for id_ in ids) else {}
+    found = [by_number.get(id_) if isinstance(id_, int) else id_ if (folder / id_).is_file() else None for id_ in ids]
+    missing = [id_ for id_, name in zip(ids, found, strict=True) if name is None]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(ids)} images of {asked_by} are not in {folder}: {missing[0]} for one")
+    return [name for name in found if name is not None]
+
+
+def _by_number(folder: Path, asked_by: Path) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for entry in os.scandir(folder):
+        stem, suffix = os.path.splitext(entry.name)
+        number = _NUMBER.search(stem)
+        if suffix.lower() not in SUFFIXES or number is None:
+            continue
+        other = found.setdefault(int(number[1]), entry.name)
+        if other != entry.name:
+            both = " and ".join(sorted((other, entry.name)))
+            raise ValueError(f"{folder} has two images of one number, {both}: give a folder with those of {asked_by} alone")
+    return found

@@ -1,0 +1,289 @@
+"""An encoder as the visual tokenizer of a language model: what all tasks that ask about images have in common.
+
+The encoder's patches go through a LayerNorm, a Perceiver resampler and a linear layer to the language model, as embeddings
+between `<Img> ` and `</Img>`; after them comes the question (GVT: Wang et al., 2023; the paper's Section V-C and Table VII).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from evomask.data.loader import load_batches
+from evomask.data.question_images import QuestionCrops, WholeQuestionImages
+from evomask.data.questions import Questions
+from evomask.data.scenes import Scenes
+from evomask.engine import distributed, parallel
+from evomask.engine.loop import StepResult, Task, TrainConfig, train, use_bfloat16
+from evomask.engine.optim import OptimConfig, build_adamw, learning_rate
+from evomask.engine.pretrain import normalise
+from evomask.engine.progress import ProgressBar
+from evomask.engine.run import write_atomically
+from evomask.models.encoders import Encoder
+from evomask.models.language_model import LanguageModel, LoraConfig, load_language_model
+from evomask.models.resampler import ResamplerConfig
+from evomask.models.visual_tokenizer import VisualTokenizer
+from evomask.tasks.answers import Metric, compared, majority, question_majority
+from evomask.tasks.small_language_model import SmallLanguageConfig, small_language_model
+from evomask.tasks.validation_log import ValidationLog, final_metrics
+
+ANSWERS = "answers.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualLanguageConfig:
+    """Which language model, what is trained, and how. The defaults are for a small language model, on a CPU.
+
+    Attributes:
+        language_model: a folder, or a repository of Hugging Face's hub, with a causal language model; small: one made here,
+            with a tokenizer trained on the questions, and trained on their text alone before it is frozen.
+        language: what is trained of it: nothing (frozen), adapters of low rank (lora), or all of it (full).
+        tune_encoder: train the encoder jointly, instead of leaving it frozen.
+        prompt: what the language model reads after the image, with {} for the question.
+        new_tokens: of an answer, at most.
+        repetition_penalty: of generation; GVT has 1.5 for VQA.
+        crop_scale: range of the share of an image's area that a random crop takes in training.
+        flip: whether crops are mirrored at random.
+        shuffled: also ask about wrong images, which shows how much is answered without looking.
+        val_limit: validate on so many questions, from all over the set; none: on all of them.
+        validate_every: epochs from one validation to the next; there is one at the end.
+        scenes: training scenes where no files are given; there are half as many for validation.
+        workers: processes that load images.
+        resampler: its size.
+        lora: of the adapters.
+        small: the language model made here.
+        optim: AdamW and its schedule; rates are at a batch of 256.
+        loop: how long and how to train.
+    """
+
+    language_model: str = "small"
+    language: Literal["frozen", "lora", "full"] = "frozen"
+    tune_encoder: bool = False
+    prompt: str = "Question: {} Answer:"
+    new_tokens: int = 32
+    repetition_penalty: float = 1.0
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    flip: bool = True
+    shuffled: bool = True
+    val_limit: int | None = None
+    validate_every: int = 5
+    scenes: int = 2_000
+    workers: int = 2
+    resampler: ResamplerConfig = field(default_factory=lambda: ResamplerConfig(latents=8, depth=2, heads=4, head_width=32))
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    small: SmallLanguageConfig = field(default_factory=SmallLanguageConfig)
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(base_lr=4e-3, warmup_epochs=0.2, betas=(0.9, 0.98), clip_grad=1.0)
+    )
+    loop: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=5, batch_size=64))
+
+    def files(self, *parts: str) -> dict[str, Path]:
+        """The paths of the options `train_PART` and `val_PART`, all of them, or none where scenes are used.
+
+        Raises:
+            ValueError: some are given and some are not.
+        """
+        names = [f"{split}_{part}".rstrip("_") for split in ("train", "val") for part in parts]
+        given = {name: path for name in names if (path := getattr(self, name)) is not None}
+        missing = [f"--{name.replace('_', '-')}" for name in names if name not in given]
+        if given and missing:
+            raise ValueError(f"give {' and '.join(missing)}, too, or no files at all, for the embedded scenes")
+        return given
+
+    def embedded_scenes(self, encoder: Encoder) -> tuple[Scenes, Scenes]:
+        """Those to train on and those to validate on."""
+        size, channels = encoder.image_size, encoder.in_chans
+        train = Scenes(size, self.scenes, channels=channels)
+        return train, Scenes(size, -(-self.scenes // 2), split="val", channels=channels)
+
+    def __post_init__(self):
+        if self.prompt.count("{}") != 1:
+            raise ValueError(
+                f"--prompt needs {{}} where the question goes, as in 'Question: {{}} Answer:', not {self.prompt!r}"
+            )
+        if self.small.epochs == 0 and self.language != "full" and self.language_model == "small":
+            raise ValueError("a small language model that is not trained on text must be trained with images: --language full")
+        for name in ("new_tokens", "validate_every", "scenes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        if self.val_limit is not None and self.val_limit < 1:
+            raise ValueError(f"--val-limit must be at least 1, not {self.val_limit}")
+        if self.loop.parallel != "ddp" and self.language == "full":
+            raise ValueError("--loop.parallel fsdp trains the visual tokenizer and adapters: leave --language full to ddp")
+
+
+def answer_questions(
+    encoder: Encoder,
+    config: VisualLanguageConfig,
+    questions: tuple[Questions, Questions],
+    metric: Metric,
+    out: Path,
+    resume: bool,
+) -> dict[str, float]:
+    """What a language model answers about images, after training; in percent, with what is answered without looking beside it.
+
+    Args:
+        encoder: its model is changed where it is trained jointly.
+        config: how.
+        questions: to train on, and to validate on.
+        metric: of answers.
+        out: the folder, for checkpoints, curves, validation.jsonl and answers.jsonl.
+        resume: go on from the newest checkpoint.
+
+    Returns:
+        The metric's, of the model; and with `_shuffled`, `_majority` and `_question_majority` after their names, of the model
+        with wrong images, of the answer that is right most often, and of that most often right of the question in training.
+
+    Raises:
+        Stopped: a signal came; everything is saved.
+        ValueError: a language model that cannot be loaded, or too few questions.
+    """
+    settings = config.loop
+    asked, val = questions[0], questions[1].some(config.val_limit)
+    device = distributed.pick_device(settings.device)
+    prompts = [config.prompt.format(text) for text in asked.texts]
+    name = config.language_model
+    if name == "small":
+        name = str(small_language_model(asked, prompts, config.small, settings, out))
+    model = _build(encoder, config, name, device)
+    sampler = distributed.shared_out(len(asked), settings.batch_size, settings.seed, settings.micro_batches)
+    dataset = QuestionCrops(asked, encoder.image_size, encoder.in_chans, settings.seed, config.crop_scale, config.flip)
+
+    def batches(steps: range) -> Iterator[Any]:
+        return load_batches(dataset, sampler(steps), config.workers, device.type)
+
+    def step(batch: tuple[Tensor, Tensor], progress: float) -> StepResult:
+        images, indices = batch[0], [max(index, 0) for index in batch[1].tolist()]
+        answers = [asked.answer(index) for index in indices]
+        return StepResult(model.loss(images, [prompts[index] for index in indices], answers))
+
+    steps_per_epoch = sampler(range(0)).steps_per_epoch
+    task = Task(
+        model=model.trained,
+        optimizer=build_adamw(model.trained, config.optim),
+        learning_rate=partial(
+            learning_rate,
+            config=config.optim,
+            batch_size=settings.batch_size,
+            steps_per_epoch=steps_per_epoch,
+            epochs=settings.epochs,
+        ),
+        steps_per_epoch=steps_per_epoch,
+        batches=batches,
+        indices=lambda step: sampler(range(0)).indices(step),
+        step=step,
+        clip_grad=config.optim.clip_grad,
+    )
+
+    def judged() -> Answers:
+        said = {"": model.answers(val, "validation questions")}
+        if config.shuffled:
+            said["shuffled"] = model.answers(val.with_shuffled_images(settings.seed), "with wrong images")
+        said |= {"majority": majority(val), "question_majority": question_majority(val, asked)}
+        return Answers(said, val, metric)
+
+    log = ValidationLog(model.trained, judged, out, [], settings.epochs, config.validate_every)
+    train(task, settings, out, [log], resume=resume)
+    return final_metrics(out)
+
+
+def _build(encoder: Encoder, config: VisualLanguageConfig, name: str, device: torch.device) -> "VisualLanguageModel":
+    half = use_bfloat16(config.loop.precision, device)
+    with distributed.agreed():
+        language = load_language_model(name, "bfloat16" if half and config.language != "full" else "float32")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.loop.seed)
+            if config.language == "lora":
+                language.adapt(config.lora)
+            tokenizer = VisualTokenizer(encoder, language.width, config.resampler, config.tune_encoder)
+    if config.language == "full":
+        language.unfreeze()
+    if config.loop.checkpoint_activations:
+        parallel.checkpoint_activations(tokenizer)
+        language.checkpoint_activations()
+    for module in (encoder.model, tokenizer, language.model):
+        module.to(device)
+    if config.loop.parallel == "fsdp":
+        parallel.shard(tokenizer, device, half)
+        parallel.shard(language.model, device, half)
+    return VisualLanguageModel(tokenizer, language, encoder, config)
+
+
+class VisualLanguageModel:
+    """A visual tokenizer and a language model.
+
+    Attributes:
+        trained: all that is trained, and so is in checkpoints: not the frozen language model, nor a frozen encoder.
+    """
+
+    def __init__(self, tokenizer: VisualTokenizer, language: LanguageModel, encoder: Encoder, config: VisualLanguageConfig):
+        self.trained = nn.ModuleDict({"tokenizer": tokenizer, "language": language.trained})
+        self._tokenizer, self._language, self._config = tokenizer, language, config
+        self._encoder = encoder
+
+    def loss(self, images_uint8: Tensor, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
+        """Scalar, the mean over questions: so it does not change with how a batch is shared out."""
+        return self._language.answer_loss(self._embeddings(images_uint8), prompts, answers).mean()
+
+    def answers(self, questions: Questions, title: str) -> list[str]:
+        """To every question, in every process; each has answered its share."""
+        config = self._config
+        # As many in each process: a sharded model is computed by all together.
+        own = [index % len(questions) for index in distributed.own_share(len(questions))]
+        dataset = Subset(WholeQuestionImages(questions, self._encoder.image_size), own)
+        batch_size = max(1, config.loop.batch_size // config.loop.micro_batches)
+        half = use_bfloat16(config.loop.precision, self._language.device)
+        said: list[str] = []
+        with torch.no_grad(), distributed.agreed(), closing(ProgressBar(title, len(own))) as bar:
+            for images, indices in DataLoader(dataset, batch_size, num_workers=config.workers):
+                prompts = [config.prompt.format(questions.texts[index]) for index in indices.tolist()]
+                with torch.autocast(self._language.device.type, torch.bfloat16, enabled=half):
+                    said += self._language.answer(
+                        self._embeddings(images),
+                        prompts,
+                        most=config.new_tokens,
+                        repetition_penalty=config.repetition_penalty,
+                        together=config.loop.parallel == "fsdp",
+                    )
+                bar.update(len(said))
+        everywhere = distributed.gathered_objects(said)
+        return [text for part in everywhere for text in part][: len(questions)]
+
+    def _embeddings(self, images_uint8: Tensor) -> Tensor:
+        images = images_uint8.to(self._language.device, non_blocking=True)
+        return self._tokenizer(normalise(images, self._encoder.mean, self._encoder.std))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was said to the questions, and by whom.
+
+    Attributes:
+        said_by: answers by the name of who gives them; "" is the model.
+        questions: to all of them.
+        metric: that they are judged by.
+    """
+
+    said_by: Mapping[str, Sequence[str]]
+    questions: Questions
+    metric: Metric
+
+    def metrics(self) -> dict[str, float]:
+        """Those of all of them, beside each other."""
+        return compared(self.metric, self.said_by, self.questions)
+
+    def save(self, out: Path, classes: list[str]) -> None:
+        """Write OUT/answers.jsonl, a row for each question."""
+        rows = []
+        for index, text in enumerate(self.questions.texts):
+            image = self.questions.images.name(int(self.questions.image_of[index]))
+            said = {name or "said": answers[index] for name, answers in self.said_by.items()}
+            rows.append({"image": image, "question": text, "answers": self.questions.answers[index]} | said)
+        write_atomically(out / ANSWERS, "".join(json.dumps(row) + "\n" for row in rows))
