@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 
 from evomask.data.scenes import Scenes
 from evomask.engine.pretrain import PretrainConfig, build_host
@@ -73,8 +74,13 @@ def runs_here() -> list[str]:
 
 def first_image() -> bytes:
     """A scene, so that there is something to see before an image is dropped."""
+    return as_png(Scenes((224, 224), 1, split="val").image(0))
+
+
+def as_png(image: Tensor) -> bytes:
+    """(C, H, W) uint8 -> the file."""
     file = io.BytesIO()
-    Image.fromarray(to_rgb(Scenes((224, 224), 1, split="val").image(0).unsqueeze(0))[0]).save(file, "PNG")
+    Image.fromarray(to_rgb(image.unsqueeze(0))[0]).save(file, "PNG")
     return file.getvalue()
 
 

@@ -136,7 +136,7 @@ def build_page(explorer: Explorer, encoders: Sequence[str], image: str, second: 
         file.upload(partial(take, explorer), file, [shown, status], show_progress="hidden")
         for number, panel in enumerate(panels):
             for picture in panel.pictures.values():
-                picture.select(partial(_place_of, explorer, number), controls, place, show_progress="hidden")
+                picture.select(_clicked(explorer, number), controls, place, show_progress="hidden")
         keep.click(partial(keep_picture, explorer), controls, [kept, status], concurrency_id="draw")
     return page
 
@@ -270,12 +270,16 @@ def _listen(triggers: list[Any], draws: Callable[..., Any], outputs: list[Any], 
     )
 
 
-def _place_of(explorer: Explorer, number: int, event: gr.SelectData, *controls: Any) -> tuple[float, float]:
-    """A click at (x, y) in pixels -> shares of height and width."""
-    wanted = Wanted(*controls)
-    height, width = explorer.size(wanted.image, wanted.encoders[number])
-    x, y = event.index
-    return y / height, x / width
+def _clicked(explorer: Explorer, number: int) -> Callable[..., tuple[float, float]]:
+    """What a click on a picture of a row does: (x, y) in pixels -> shares of height and width."""
+
+    def place_of(event: gr.SelectData, *controls: Any) -> tuple[float, float]:  # told by its type
+        wanted = Wanted(*controls)
+        height, width = explorer.size(wanted.image, wanted.encoders[number])
+        x, y = event.index
+        return y / height, x / width
+
+    return place_of
 
 
 def _choice(known: Sequence[str], value: str, label: str, name: str, info: str) -> gr.Dropdown:
