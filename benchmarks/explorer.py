@@ -20,7 +20,7 @@ from evomask.benchmarks.comparison import circumstances
 from evomask.data.scenes import Scenes
 from evomask.figures.explorer import Explorer, MaskChoice, TreeChoice
 from evomask.recipes.explore import as_png, first_image, load_model
-from evomask.recipes.explore_page import build_page, serve
+from evomask.recipes.explore_page import Server, build_page
 
 FLAGS = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SHOWN = """([selector, source]) => {
@@ -39,8 +39,8 @@ def main() -> None:
     explorer = Explorer(load_model)
     image = explorer.add(first_image())
     rows = in_python(explorer, image, arguments.encoder, arguments.turns)
-    address = serve(build_page(explorer, [arguments.encoder], image), "127.0.0.1", None)
-    rows |= in_the_browser(address, arguments.turns, arguments.chromium)
+    server = Server(build_page(explorer, [arguments.encoder], image), "127.0.0.1", None)
+    rows |= in_the_browser(server.address, arguments.turns, arguments.chromium)
     for name, milliseconds in rows.items():
         least, most = min(milliseconds), max(milliseconds)
         print(f"{name:44} {statistics.median(milliseconds):7.0f} ms ({least:.0f} to {most:.0f})")

@@ -101,7 +101,7 @@ def explore(encoders: Sequence[str], host: str, port: int | None, show: bool) ->
         import gradio  # noqa: F401
     except ImportError as error:
         raise ValueError("the explorer is a page of gradio: pip install 'evomask[explore]'") from error
-    from evomask.recipes.explore_page import build_page, serve
+    from evomask.recipes.explore_page import Server, build_page
 
     explorer = Explorer(load_model)
     for spec in encoders[:2]:
@@ -110,8 +110,8 @@ def explore(encoders: Sequence[str], host: str, port: int | None, show: bool) ->
         logger.warning("whoever reaches %s can have any file of weights on this machine read", host)
     chosen = list(dict.fromkeys([*encoders, *runs_here()])) or ["untrained:vit_small_mae"]
     second = encoders[1] if len(encoders) > 1 else ""
-    address = serve(build_page(explorer, chosen, explorer.add(first_image()), second), host, port)
-    print(address, flush=True)
+    server = Server(build_page(explorer, chosen, explorer.add(first_image()), second), host, port)
+    print(server.address, flush=True)
     if show:
-        webbrowser.open(address)
+        webbrowser.open(server.address)
     threading.Event().wait()
