@@ -71,7 +71,7 @@ def tab(chromium: Any, request: pytest.FixtureRequest) -> Iterator[Tab]:
     page.set_default_timeout(PATIENCE)
     tab = Tab(page)
     local = ("file:", "data:", "blob:", "http://127.0.0.1")
-    page.on("console", lambda message: message.type in ("error", "warning") and tab.wrong.append(message.text))
+    page.on("console", lambda message: message.type == "error" and tab.wrong.append(message.text))
     page.on("pageerror", lambda error: tab.wrong.append(str(error)))
     page.on("request", lambda request: request.url.startswith(local) or tab.wrong.append(f"asked for {request.url}"))
     page.on("response", lambda response: response.status < 400 or tab.wrong.append(f"{response.status} {response.url}"))

@@ -19,12 +19,13 @@ def address(runs: list[Path], chromium: object) -> Iterator[str]:
     pytest.importorskip("gradio", reason="gradio is not installed")
     from evomask.figures.explorer import Explorer
     from evomask.recipes.explore import first_image, load_model
-    from evomask.recipes.explore_page import build_page, serve
+    from evomask.recipes.explore_page import Server, build_page
 
     explorer = Explorer(load_model)
     page = build_page(explorer, [str(run) for run in runs], explorer.add(first_image()))
-    yield serve(page, "127.0.0.1", None)
-    page.close(verbose=False)
+    server = Server(page, "127.0.0.1", None)
+    yield server.address
+    server.close()
 
 
 @pytest.fixture

@@ -199,6 +199,16 @@ def test_the_tree_is_that_of_the_affinity_asked_for(affinity):
     assert torch.equal(_cut_tree(mask)[0].children, expected.children)
 
 
+def test_masks_cut_from_trees_that_are_there_are_the_same():
+    masking = EvolvedMasking(ratio=0.6, depth=None)
+    generator = torch.Generator().manual_seed(0)
+    noise, affinity = torch.rand(3, 20, generator=generator), torch.rand(3, 20, 20, generator=generator)
+    mask = masking(noise, (4, 5), 0.4, affinity)
+    assert mask.hierarchy is not None
+    again = masking.cut(mask.hierarchy, noise, mask.count, 0.4)
+    assert again.masked.equal(mask.masked) and again.depth is not None and again.depth.equal(mask.depth)
+
+
 def test_fewer_trees_than_masks_serve_rows_that_follow_each_other():
     noise, attention = _noise(6, 30), _attention(2, 30)
     shared = EvolvedMasking()(noise, (5, 6), 0.5, attention)

@@ -13,10 +13,12 @@ from PIL import Image
 from evomask.cli import main
 from evomask.engine.checkpoint import load_checkpoint
 from evomask.engine.loop import TrainConfig
+from evomask.engine.metrics import read_metrics
 from evomask.engine.optim import OptimConfig
 from evomask.engine.signals import Stopped
 from evomask.models.encoders import Encoder
 from evomask.models.vit import ViTConfig, build_vit
+from evomask.recipes.show import draw_picture
 from evomask.tasks.finetune import FinetuneConfig, FinetuneStep, finetune
 from evomask.tasks.labelled_data import LabelledDataConfig, check_trainable
 from evomask.tasks.linear_probe import LinearProbeConfig, linear_probe
@@ -112,6 +114,17 @@ def test_fine_tuning_learns(folders: dict[str, Any], tmp_path: Path, options: di
     metrics = finetune(encoder(), finetune_config(folders, **options), tmp_path / "out")
     assert metrics["top1"] > 80
     assert (tmp_path / "out/predictions.safetensors").exists()
+
+
+def test_gradients_of_each_block_are_logged_where_asked_for(folders: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    config = finetune_config(folders, gradients=True)
+    finetune(encoder(), config, tmp_path / "out")
+    rows = read_metrics(tmp_path / "out")
+    assert all(row["gradient_block_1"] > 0 and row["gradient_block_2"] > 0 for row in rows)
+    assert len(draw_picture("gradients", [str(tmp_path / "out")], []).axes[0].lines[0].get_xdata()) == 2
+    with pytest.raises(ValueError, match=r"--loop\.parallel ddp"):
+        replace(config, loop=replace(config.loop, parallel="fsdp"))
 
 
 def test_the_average_is_what_is_validated(folders: dict[str, Any], tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class CocoMasks:
         try:
             from pycocotools import mask
         except ImportError as error:
-            raise ValueError("COCO's annotations are read with pycocotools: pip install 'evomask[coco]'") from error
+            raise ValueError("COCO's annotations are read with pycocotools: pip install pycocotools") from error
         self._decoder: Any = mask
         try:
             record = json.loads(annotations.read_text())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 
 from evomask.data.scenes import Scenes
 from evomask.engine.pretrain import PretrainConfig, build_host
@@ -73,8 +74,13 @@ def runs_here() -> list[str]:
 
 def first_image() -> bytes:
     """A scene, so that there is something to see before an image is dropped."""
+    return as_png(Scenes((224, 224), 1, split="val").image(0))
+
+
+def as_png(image: Tensor) -> bytes:
+    """(C, H, W) uint8 -> the file."""
     file = io.BytesIO()
-    Image.fromarray(to_rgb(Scenes((224, 224), 1, split="val").image(0).unsqueeze(0))[0]).save(file, "PNG")
+    Image.fromarray(to_rgb(image.unsqueeze(0))[0]).save(file, "PNG")
     return file.getvalue()
 
 
@@ -95,7 +101,7 @@ def explore(encoders: Sequence[str], host: str, port: int | None, show: bool) ->
         import gradio  # noqa: F401
     except ImportError as error:
         raise ValueError("the explorer is a page of gradio: pip install 'evomask[explore]'") from error
-    from evomask.recipes.explore_page import build_page, serve
+    from evomask.recipes.explore_page import Server, build_page
 
     explorer = Explorer(load_model)
     for spec in encoders[:2]:
@@ -104,8 +110,8 @@ def explore(encoders: Sequence[str], host: str, port: int | None, show: bool) ->
         logger.warning("whoever reaches %s can have any file of weights on this machine read", host)
     chosen = list(dict.fromkeys([*encoders, *runs_here()])) or ["untrained:vit_small_mae"]
     second = encoders[1] if len(encoders) > 1 else ""
-    address = serve(build_page(explorer, chosen, explorer.add(first_image()), second), host, port)
-    print(address, flush=True)
+    server = Server(build_page(explorer, chosen, explorer.add(first_image()), second), host, port)
+    print(server.address, flush=True)
     if show:
-        webbrowser.open(address)
+        webbrowser.open(server.address)
     threading.Event().wait()

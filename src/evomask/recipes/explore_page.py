@@ -1,6 +1,8 @@
 """The explorer's page, of gradio: controls on the left, a row of pictures for each encoder on the right."""
 
+import socket
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import uvicorn
+from fastapi import FastAPI
 from matplotlib.figure import Figure
 
 from evomask.figures.explorer import Explorer, MaskChoice, TreeChoice
 from evomask.figures.style import picture_table, save, styled
 from evomask.masking.affinity import AFFINITIES
 
+FIRST_PORT = 7860
 MOST_MEGABYTES = 64
 """Of an image file."""
 
@@ -136,35 +141,64 @@ def build_page(explorer: Explorer, encoders: Sequence[str], image: str, second: 
         file.upload(partial(take, explorer), file, [shown, status], show_progress="hidden")
         for number, panel in enumerate(panels):
             for picture in panel.pictures.values():
-                picture.select(partial(_place_of, explorer, number), controls, place, show_progress="hidden")
+                picture.select(_clicked(explorer, number), controls, place, show_progress="hidden")
         keep.click(partial(keep_picture, explorer), controls, [kept, status], concurrency_id="draw")
     return page
 
 
-def serve(page: gr.Blocks, host: str, port: int | None) -> str:
-    """Serve the page in threads of its own; returns its address.
+class Server:
+    """Serves a page in a thread of its own until it is closed.
+
+    gradio's own `launch` asks the page for an answer within three seconds, and on a machine with much to do it gives up.
+
+    Args:
+        page: the page.
+        host: the address to listen on.
+        port: None: the first free one from FIRST_PORT on.
 
     Raises:
-        ValueError: the port is taken.
+        ValueError: the address cannot be listened on.
     """
-    try:
-        _, address, _ = page.launch(
+
+    def __init__(self, page: gr.Blocks, host: str, port: int | None):
+        listener = _listener(host, port)
+        number = listener.getsockname()[1]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{number}/"
+        app = gr.mount_gradio_app(
+            FastAPI(),
+            page,
+            path="/",
             server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            ssr_mode=False,
+            server_port=number,
             footer_links=[],
+            run_history=False,
+            ssr_mode=False,
             max_file_size=f"{MOST_MEGABYTES}mb",
             theme=gr.themes.Default(
                 primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
             ),
             css=CSS,
         )
-    except OSError as error:
-        raise ValueError(f"the page cannot be served on {host}, port {port or 'any'}: choose another --port") from error
-    return address
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._thread.join()
+
+
+def _listener(host: str, port: int | None) -> socket.socket:
+    """A socket that listens already, so that nobody who comes early is turned away."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    ports = range(FIRST_PORT, FIRST_PORT + 100) if port is None else [port]
+    for number in ports:
+        try:
+            return socket.create_server((host, number), family=family)
+        except (OSError, OverflowError) as error:
+            last = error
+    raise ValueError(f"{host} port {ports[-1]} cannot be listened on ({last}): choose another --host or --port")
 
 
 def take(explorer: Explorer, path: str) -> tuple[Any, str]:
@@ -270,12 +304,16 @@ def _listen(triggers: list[Any], draws: Callable[..., Any], outputs: list[Any], 
     )
 
 
-def _place_of(explorer: Explorer, number: int, event: gr.SelectData, *controls: Any) -> tuple[float, float]:
-    """A click at (x, y) in pixels -> shares of height and width."""
-    wanted = Wanted(*controls)
-    height, width = explorer.size(wanted.image, wanted.encoders[number])
-    x, y = event.index
-    return y / height, x / width
+def _clicked(explorer: Explorer, number: int) -> Callable[..., tuple[float, float]]:
+    """What a click on a picture of a row does: (x, y) in pixels -> shares of height and width."""
+
+    def place_of(event: gr.SelectData, *controls: Any) -> tuple[float, float]:  # told by its type
+        wanted = Wanted(*controls)
+        height, width = explorer.size(wanted.image, wanted.encoders[number])
+        x, y = event.index
+        return y / height, x / width
+
+    return place_of
 
 
 def _choice(known: Sequence[str], value: str, label: str, name: str, info: str) -> gr.Dropdown:
