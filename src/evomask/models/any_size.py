@@ -24,7 +24,7 @@ class AnySize:
     def __init__(self, encoder: Encoder):
         self._encoder = encoder
         model: Any = encoder.model
-        embedding = getattr(model, "patch_embed", None)
+        embedding: Any = getattr(model, "patch_embed", None)
         self._is_fixed = hasattr(model, "set_input_size") or getattr(embedding, "img_size", None) is not None
         self.unit: tuple[int, int] = tuple(embedding.patch_size) if self._is_fixed else (1, 1)
         """What height and width of an image have to be multiples of, in pixels."""

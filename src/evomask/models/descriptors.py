@@ -43,7 +43,8 @@ class GlobalDescriptor(nn.Module):
         self.model = encoder.model
         self.projection = nn.Identity() if width is None else nn.Linear(encoder.width, width)
         self.width = width or encoder.width
-        self.encoder, self._pooling, self._power = encoder, pooling, power
+        self.encoder, self._power = encoder, power
+        self._pooling: DescriptorPooling = pooling
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) normalised images of the encoder's size -> (B, width) float32 of length 1."""

@@ -104,7 +104,8 @@ def retrieval(encoder: Encoder, config: RetrievalConfig, out: Path, resume: bool
         )
         for title, images, boxes in (("queries", tested.queries, tested.boxes), ("gallery", tested.gallery, None))
     ]
-    return distributed.from_first(lambda: _search(tested, *files, config, device, out))
+    queries, gallery = files
+    return distributed.from_first(lambda: _search(tested, queries, gallery, config, device, out))
 
 
 def _search(

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from evomask.data.decode import check_channels
 from evomask.data.images import DecodedImages, ImageSource
 from evomask.data.labelled_files import ImageFiles, read_labels
 from evomask.data.landmarks import Landmarks, is_landmark_list
@@ -74,6 +75,7 @@ class RetrievalDataConfig:
         """
         channels = encoder.in_chans
         learnt: ImageSource | None = None
+        check_channels(channels)
         if self.revisited is not None:
             tested = revisited(self.revisited, self.images or self.revisited.parent / "jpg", channels)
         elif self.labels is not None:
