@@ -17,7 +17,7 @@ from evomask.engine.optim import OptimConfig
 from evomask.engine.signals import Stopped
 from evomask.models.detector import DetectorConfig
 from evomask.models.encoders import Encoder
-from evomask.models.swin import SwinConfig, build_swin
+from evomask.models.swin import SwinConfig
 from evomask.models.vit import ViTConfig, build_vit
 from evomask.tasks.detection import DetectionConfig, detection
 from evomask.tasks.detections import Detections
@@ -35,7 +35,7 @@ def swin() -> Encoder:
     torch.manual_seed(0)
     shape = {"width": 12, "depths": (1, 1, 1, 1), "heads": (1, 2, 2, 2), "window": 2}
     config = SwinConfig(name="swin_tiny_patch4_window7_224", image_size=(32, 32), **shape)
-    return Encoder.of(build_swin(config), MEAN, STD, "tiny")
+    return Encoder.of(config.build(), MEAN, STD, "tiny")
 
 
 def config_of(**options: Any) -> DetectionConfig:
