@@ -16,6 +16,10 @@ TASKS = {
     # 50 and 25 images are not shared out evenly, and what is drawn of mixup, stochastic depth and erasing counts.
     "finetune": ["--ema", "0.8", "--optim.warmup-epochs", "1", "--optim.base-lr", "0.01", *LOOP],
     "linear-probe": ["--rates", "20", "2000", "--optim.warmup-epochs", "1", "--validate-every", "1", *LOOP],
+    "detection": [
+        *("--image-size", "32", "--validate-every", "1", "--detector.channels", "8", "--detector.roi-samples", "8"),
+        *("--detector.proposals", "10", "--detector.min-score", "0", "--optim.base-lr", "0.01", *LOOP),
+    ],
     "knn": [],
 }
 
@@ -36,7 +40,7 @@ def evaluate(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Callable
 def test_an_evaluation_is_the_same(task: str, evaluate: Callable[..., Path]) -> None:
     alone = evaluate(task, 1)
     outs = [evaluate(task, 2)]
-    if task == "finetune":
+    if task in ("finetune", "detection"):
         outs.append(evaluate(task, 2, "--loop.parallel", "fsdp", "--loop.checkpoint-activations", "True"))
     for out in outs:
         found, expected = (json.loads((folder / "result.json").read_text())["metrics"] for folder in (out, alone))
