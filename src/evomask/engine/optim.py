@@ -1,10 +1,10 @@
-"""Optimisers and their schedule, linear warm-up and cosine decay, step by step."""
+"""Optimisers and their schedule, linear warm-up and what follows it, step by step."""
 
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
@@ -18,8 +18,9 @@ class OptimConfig:
 
     Attributes:
         base_lr: learning rate at a batch of 256; it is scaled with the batch size.
-        min_lr: where the cosine ends, at a batch of 256.
+        min_lr: where the schedule ends, at a batch of 256.
         warmup_epochs: epochs of linear rise from zero; fractions count.
+        decay: how the rate falls after that: as half a cosine, or in a line, the polynomial of power 1 of segmenters.
         betas: decay of AdamW's running means.
         weight_decay: on matrices only, not on biases, norms and tokens.
         clip_grad: largest gradient norm (none: not clipped).
@@ -28,6 +29,7 @@ class OptimConfig:
     base_lr: float = 1.5e-4
     min_lr: float = 0.0
     warmup_epochs: float = 40
+    decay: Literal["cosine", "linear"] = "cosine"
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
     clip_grad: float | None = None
@@ -47,13 +49,27 @@ def build_adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
 
 
-def build_layer_decayed_adamw(classifier: nn.Module, config: OptimConfig, layer_decay: float) -> torch.optim.AdamW:
+def build_layer_decayed_adamw(
+    model: nn.Module, config: OptimConfig, layer_decay: float, encoder: nn.Module | None = None
+) -> torch.optim.AdamW:
     """Fused AdamW, whose rate falls by `layer_decay` from each block to the one before it (BEiT, MAE).
 
     The head and the last norm have the full rate, block i of L the `layer_decay ** (L - i)` of it (i from 0), the embedding
-    `layer_decay ** (L + 1)`. One-dimensional parameters have no weight decay.
+    `layer_decay ** (L + 1)`. One-dimensional parameters have no weight decay, and what is frozen is left out.
+
+    Args:
+        model: what is trained.
+        config: how.
+        layer_decay: a block's rate over the next one's.
+        encoder: the part of the model that has these blocks, where it is not all of it; the rest has the full rate.
     """
-    groups = param_groups_layer_decay(classifier, config.weight_decay, layer_decay=layer_decay)
+    encoder = model if encoder is None else encoder
+    groups = param_groups_layer_decay(encoder, config.weight_decay, layer_decay=layer_decay)
+    inside = {id(parameter) for parameter in encoder.parameters()}
+    beside = [parameter for parameter in model.parameters() if id(parameter) not in inside and parameter.requires_grad]
+    for weight_decay, is_its in ((config.weight_decay, lambda each: each.ndim > 1), (0.0, lambda each: each.ndim <= 1)):
+        if its := [parameter for parameter in beside if is_its(parameter)]:
+            groups.append({"params": its, "weight_decay": weight_decay, "lr_scale": 1.0})
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
 
 
@@ -81,10 +97,13 @@ class SkippingLars(Lars):
 
 
 def learning_rate(step: int, *, config: OptimConfig, batch_size: int, steps_per_epoch: int, epochs: int) -> float:
-    """The rate of a step (0-based): linear from 0 over the warm-up, then half a cosine down to `min_lr`."""
+    """The rate of a step (0-based): linear from 0 over the warm-up, then down to `min_lr`."""
     scale = batch_size / 256
     warmup, total = config.warmup_epochs * steps_per_epoch, epochs * steps_per_epoch
     if step < warmup:
         return scale * config.base_lr * step / warmup
-    turned = math.pi * (step - warmup) / (total - warmup)
-    return scale * (config.min_lr + (config.base_lr - config.min_lr) * (1 + math.cos(turned)) / 2)
+    if config.decay == "linear":
+        left = 1 - (step - warmup) / (total - warmup)
+    else:
+        left = (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+    return scale * (config.min_lr + (config.base_lr - config.min_lr) * left)

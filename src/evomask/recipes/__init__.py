@@ -15,6 +15,7 @@ from evomask.recipes.mae import (
     vit_tiny_mae_112,
 )
 from evomask.recipes.paper import PAPER
+from evomask.recipes.segmentation import segmentation_ade20k, segmentation_beit, segmentation_small
 from evomask.recipes.simmim import (
     swin_base_simmim,
     swin_tiny_simmim,
@@ -36,7 +37,13 @@ RECIPES: dict[str, Callable[[], PretrainConfig]] = {
 }
 """Every recipe by its name. A further recipe is a function and a word here."""
 
-EVALUATIONS: dict[str, Callable[[], Any]] = {recipe.__name__: recipe for recipe in (finetune_vit_large, finetune_few_labels)}
+EVALUATIONS: dict[str, Callable[[], Any]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        *(finetune_vit_large, finetune_few_labels),
+        *(segmentation_ade20k, segmentation_beit, segmentation_small),
+    )
+}
 """Every evaluation that has a name of its own beside its task's, whose options it returns. A further one is a function and a
 word here.
 """

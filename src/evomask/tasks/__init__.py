@@ -8,6 +8,7 @@ from evomask.tasks.finetune import FinetuneConfig, finetune
 from evomask.tasks.hierarchy import HierarchyConfig, evaluate_hierarchy
 from evomask.tasks.knn import KnnConfig, evaluate_knn
 from evomask.tasks.linear_probe import LinearProbeConfig, linear_probe
+from evomask.tasks.segmentation import SegmentationConfig, segmentation
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ TASKS: dict[str, EvaluationTask] = {
     "knn": EvaluationTask(KnnConfig, evaluate_knn),
     "linear-probe": EvaluationTask(LinearProbeConfig, linear_probe, trains=True),
     "finetune": EvaluationTask(FinetuneConfig, finetune, trains=True),
+    "segmentation": EvaluationTask(SegmentationConfig, segmentation, trains=True),
     "hierarchy": EvaluationTask(HierarchyConfig, evaluate_hierarchy),
 }
 """By name. A further task is a line here."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import safe_open
@@ -105,6 +106,18 @@ def predict(
     return Predictions(*for_all_images(compute, source, encoder, "validation images", **looks))
 
 
+class Findings(Protocol):
+    """What a validation has found."""
+
+    def metrics(self) -> dict[str, float]:
+        """By name."""
+        ...
+
+    def save(self, path: Path, classes: list[str]) -> None:
+        """Write a safetensors file, with the names of the classes."""
+        ...
+
+
 class ValidationLog:
     """A hook that validates every so many epochs, and at the end; OUT/validation.jsonl has a row for each time.
 
@@ -122,7 +135,7 @@ class ValidationLog:
     def __init__(
         self,
         model: nn.Module,
-        predictions: Callable[[], Predictions],
+        predictions: Callable[[], Findings],
         out: Path,
         classes: list[str],
         epochs: int,
