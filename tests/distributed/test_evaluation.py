@@ -17,6 +17,25 @@ TASKS = {
     "finetune": ["--ema", "0.8", "--optim.warmup-epochs", "1", "--optim.base-lr", "0.01", *LOOP],
     "linear-probe": ["--rates", "20", "2000", "--optim.warmup-epochs", "1", "--validate-every", "1", *LOOP],
     "knn": [],
+    # BatchNorm sees a whole batch at a time, however many processes share it.
+    "segmentation": [
+        *(
+            "--crop",
+            "32",
+            "32",
+            "--sides",
+            "32",
+            "64",
+            "--stride",
+            "32",
+            "32",
+            "--head-channels",
+            "8",
+            "--auxiliary-channels",
+            "4",
+        ),
+        *("--iterations-per-epoch", "3", "--drop-path", "0", "--optim.base-lr", "0.01", *LOOP, "--loop.micro-batches", "1"),
+    ],
 }
 
 

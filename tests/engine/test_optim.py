@@ -218,3 +218,32 @@ def test_positions_and_their_biases_do_not_decay() -> None:
         ]
         assert all(id(p) in decaying for p in matrices)
         assert sum(len(group["params"]) for group in groups) == len(parameters)
+
+
+def test_a_line_down_to_the_end_after_the_warm_up() -> None:
+    config = OptimConfig(base_lr=1e-3, min_lr=1e-4, warmup_epochs=1, decay="linear")
+    assert rate(5, config) == pytest.approx(5e-4)
+    assert rate(10, config) == pytest.approx(1e-3)
+    assert rate(35, config) == pytest.approx((1e-3 + 1e-4) / 2)  # half way from step 10 to step 60
+    assert rate(60, config) == pytest.approx(1e-4)
+
+
+def test_what_stands_beside_an_encoder_has_the_full_rate() -> None:
+    encoder = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=32, depth=2, num_heads=2, num_classes=0)
+    model = nn.ModuleDict({"encoder": encoder, "head": nn.Sequential(nn.Linear(32, 3), nn.BatchNorm1d(3))})
+    optimizer = build_layer_decayed_adamw(model, OptimConfig(weight_decay=0.1), 0.5, encoder)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {
+        names[id(parameter)]: (group["lr_scale"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert found.keys() == dict(model.named_parameters()).keys()
+    assert found["head.0.weight"] == (1.0, 0.1)
+    assert found["head.0.bias"] == found["head.1.weight"] == (1.0, 0.0)
+    assert found["encoder.norm.weight"] == (1.0, 0.0)
+    assert found["encoder.blocks.1.attn.qkv.weight"] == (0.5, 0.1)
+    assert found["encoder.patch_embed.proj.weight"] == (0.125, 0.1)
+    encoder.requires_grad_(False)
+    left = build_layer_decayed_adamw(model, OptimConfig(weight_decay=0.1), 0.5, encoder).param_groups
+    assert [len(group["params"]) for group in left] == [1, 3]

@@ -1,7 +1,7 @@
 """Segmentation: the class of every pixel, by UperNet on an encoder that is trained on, or frozen.
 
-The defaults are the benchmark's on ADE20K for MAE's ViT-B (mmsegmentation, configs/mae/mae-base_upernet), as the paper's (Section
-V-B): 512 px, 160K iterations of 16 images, test by a sliding window.
+The defaults are the benchmark's on ADE20K for MAE's ViT-B (mmsegmentation, configs/mae/mae-base_upernet), as far as the paper
+names them (Section V-B) its own: 512 px, 160K iterations of 16 images, test by a sliding window.
 """
 
 from collections.abc import Iterator
