@@ -222,14 +222,12 @@ def test_positions_and_their_biases_do_not_decay() -> None:
 
 def test_a_line_down_to_the_end_after_the_warm_up() -> None:
     config = OptimConfig(base_lr=1e-3, min_lr=1e-4, warmup_epochs=1, decay="linear")
-    assert rate(5, config) == pytest.approx(5e-4)
-    assert rate(10, config) == pytest.approx(1e-3)
-    assert rate(35, config) == pytest.approx((1e-3 + 1e-4) / 2)  # half way from step 10 to step 60
-    assert rate(60, config) == pytest.approx(1e-4)
+    rates = [learning_rate(step, config=config, batch_size=256, steps_per_epoch=10, epochs=6) for step in (5, 10, 35, 60)]
+    assert rates == pytest.approx([5e-4, 1e-3, (1e-3 + 1e-4) / 2, 1e-4])  # step 35 is half way from 10 to 60
 
 
 def test_what_stands_beside_an_encoder_has_the_full_rate() -> None:
-    encoder = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=32, depth=2, num_heads=2, num_classes=0)
+    encoder = ViTConfig(name="vit_tiny_patch16_224", image_size=(32, 32), width=32, depth=2, heads=2).build()
     model = nn.ModuleDict({"encoder": encoder, "head": nn.Sequential(nn.Linear(32, 3), nn.BatchNorm1d(3))})
     optimizer = build_layer_decayed_adamw(model, OptimConfig(weight_decay=0.1), 0.5, encoder)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
