@@ -239,7 +239,7 @@ def test_what_stands_beside_an_encoder_has_the_full_rate() -> None:
     assert found.keys() == dict(model.named_parameters()).keys()
     assert found["head.0.weight"] == (1.0, 0.1)
     assert found["head.0.bias"] == found["head.1.weight"] == (1.0, 0.0)
-    assert found["encoder.norm.weight"] == (1.0, 0.0)
+    assert found["encoder.norm.weight"] == (0.5, 0.0)
     assert found["encoder.blocks.1.attn.qkv.weight"] == (0.5, 0.1)
     assert found["encoder.patch_embed.proj.weight"] == (0.125, 0.1)
     encoder.requires_grad_(False)

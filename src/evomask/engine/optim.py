@@ -61,10 +61,15 @@ def build_layer_decayed_adamw(
         model: what is trained.
         config: how.
         layer_decay: a block's rate over the next one's.
-        encoder: the part of the model that has these blocks, where it is not all of it; the rest has the full rate.
+        encoder: the part of the model that has these blocks, where it is not all of it; it has no head, and its last norm goes
+            with its last block. The rest has the full rate.
     """
-    encoder = model if encoder is None else encoder
+    if encoder is None:
+        groups = param_groups_layer_decay(model, config.weight_decay, layer_decay=layer_decay)
+        return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
     groups = param_groups_layer_decay(encoder, config.weight_decay, layer_decay=layer_decay)
+    for group in groups:
+        group["lr_scale"] *= layer_decay  # timm gives the full rate to the last layer it finds, and that is no head here
     inside = {id(parameter) for parameter in encoder.parameters()}
     beside = [parameter for parameter in model.parameters() if id(parameter) not in inside and parameter.requires_grad]
     for weight_decay, is_its in ((config.weight_decay, lambda each: each.ndim > 1), (0.0, lambda each: each.ndim <= 1)):
