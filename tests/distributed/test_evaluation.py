@@ -21,6 +21,12 @@ TASKS = {
         *("--detector.proposals", "10", "--detector.min-score", "0", "--optim.base-lr", "0.01", *LOOP),
     ],
     "knn": [],
+    # BatchNorm sees a whole batch at a time, however many processes share it.
+    "segmentation": [
+        *("--crop", "32", "32", "--sides", "32", "64", "--stride", "32", "32", "--drop-path", "0"),
+        *("--head-channels", "8", "--auxiliary-channels", "4", "--iterations-per-epoch", "3", "--optim.base-lr", "0.01"),
+        *(*LOOP, "--loop.micro-batches", "1"),
+    ],
 }
 
 
@@ -44,7 +50,8 @@ def test_an_evaluation_is_the_same(task: str, evaluate: Callable[..., Path]) -> 
         outs.append(evaluate(task, 2, "--loop.parallel", "fsdp", "--loop.checkpoint-activations", "True"))
     for out in outs:
         found, expected = (json.loads((folder / "result.json").read_text())["metrics"] for folder in (out, alone))
-        assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        one_pixel = 0.1 if task == "segmentation" else 1e-4  # may be on the edge between two classes
+        assert found == pytest.approx(expected, rel=1e-4, abs=one_pixel)
         if task != "knn":
             rows = [[row["loss"] for row in read_metrics(folder)] for folder in (out, alone)]
             assert len(rows[0]) == 9

@@ -69,22 +69,20 @@ class FeaturePyramid(nn.Module):
         frozen: bool = False,
     ):
         super().__init__()
-        is_swin = isinstance(encoder, (SwinTransformer, SwinTransformerV2))
-        if is_swin:
-            self.encoder: Any = check_swin(encoder)
-        else:
-            self.encoder = encoder if type(encoder) is Beit else check_plain_vit(encoder)
+        self._is_swin, self._is_beit = isinstance(encoder, (SwinTransformer, SwinTransformerV2)), type(encoder) is Beit
+        known = check_swin(encoder) if self._is_swin else encoder if self._is_beit else check_plain_vit(encoder)
+        self.encoder: Any = known
         height, width = self.encoder.patch_embed.patch_size
         if height != width:
             raise ValueError(f"maps are made of square patches, not of {height} x {width} px")
-        if window is not None and (is_swin or type(encoder) is Beit):
+        if window is not None and (self._is_swin or self._is_beit):
             raise ValueError(f"attention within windows is for plain ViTs, not for a {type(encoder).__name__}")
         if window is not None and window < 1:
             raise ValueError(f"windows are at least 1 patch wide, not {window}")
         self.window, self.frozen = window, frozen
         self.encoder.reset_classifier(0, "")
         self._patch = height
-        if is_swin:
+        if self._is_swin:
             self.multiple, self.strides = 8 * height, tuple(height * factor for factor in (1, 2, 4, 8))
             self._set_up_swin(image_size)
         else:
@@ -100,11 +98,7 @@ class FeaturePyramid(nn.Module):
         height, width = images.shape[-2:]
         right, below = -width % self.multiple, -height % self.multiple
         images = functional.pad(images, (0, right, 0, below))
-        maps = (
-            self._swin_maps(images)
-            if isinstance(self.encoder, (SwinTransformer, SwinTransformerV2))
-            else self._vit_maps(images)
-        )
+        maps = self._swin_maps(images) if self._is_swin else self._vit_maps(images)
         return [adaptor(each) for adaptor, each in zip(self.adaptors, maps, strict=True)]
 
     def train(self, mode: bool = True) -> "FeaturePyramid":
@@ -132,7 +126,7 @@ class FeaturePyramid(nn.Module):
         with _without_advice():
             encoder.set_input_size(img_size=self._filled_up(image_size))
         encoder.patch_embed.strict_img_size = False
-        if isinstance(encoder, Beit):
+        if self._is_beit:
             for block in encoder.blocks:
                 block.attn._get_rel_pos_bias = MethodType(_relative_bias_of_grid, block.attn)
         width = encoder.embed_dim
@@ -150,16 +144,14 @@ class FeaturePyramid(nn.Module):
         encoder = self.encoder
         grid = images.shape[2] // self._patch, images.shape[3] // self._patch
         tokens_BND = encoder.patch_embed(images)
-        tokens = (
-            _beit_tokens(encoder, tokens_BND, grid) if isinstance(encoder, Beit) else _vit_tokens(encoder, tokens_BND, grid)
-        )
-        maps: dict[int, Tensor] = {}
+        tokens = (_beit_tokens if self._is_beit else _vit_tokens)(encoder, tokens_BND, grid)
         shared = {}
-        if isinstance(encoder, Beit):
+        if self._is_beit:
             for block in encoder.blocks:
                 block.attn.grid = grid
             if encoder.rel_pos_bias is not None:
                 shared = {"shared_rel_pos_bias": _relative_bias(encoder.rel_pos_bias, grid)}
+        maps: dict[int, Tensor] = {}
         for number, block in enumerate(encoder.blocks):
             if self.window is None or number in self.taken:
                 tokens = block(tokens, **shared)
@@ -220,7 +212,7 @@ def _vit_tokens(encoder: Any, tokens_BND: Tensor, grid: tuple[int, int]) -> Tens
     return with_prefix(encoder, tokens_BND + resample_abs_pos_embed(positions_1ND, list(grid), list(own), num_prefix_tokens=0))
 
 
-def _beit_tokens(encoder: Beit, tokens_BND: Tensor, grid: tuple[int, int]) -> Tensor:
+def _beit_tokens(encoder: Any, tokens_BND: Tensor, grid: tuple[int, int]) -> Tensor:
     """What block 1 of a BEiT is given."""
     tokens = torch.cat((encoder.cls_token.expand(len(tokens_BND), -1, -1), tokens_BND), dim=1)
     if encoder.pos_embed is None:

@@ -9,6 +9,7 @@ from evomask.tasks.finetune import FinetuneConfig, finetune
 from evomask.tasks.hierarchy import HierarchyConfig, evaluate_hierarchy
 from evomask.tasks.knn import KnnConfig, evaluate_knn
 from evomask.tasks.linear_probe import LinearProbeConfig, linear_probe
+from evomask.tasks.segmentation import SegmentationConfig, segmentation
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ TASKS: dict[str, EvaluationTask] = {
     "knn": EvaluationTask(KnnConfig, evaluate_knn),
     "linear-probe": EvaluationTask(LinearProbeConfig, linear_probe, trains=True),
     "finetune": EvaluationTask(FinetuneConfig, finetune, trains=True),
+    "segmentation": EvaluationTask(SegmentationConfig, segmentation, trains=True),
     "detection": EvaluationTask(DetectionConfig, detection, trains=True),
     "hierarchy": EvaluationTask(HierarchyConfig, evaluate_hierarchy),
 }
