@@ -24,7 +24,7 @@ def rectangle(left: float, top: float, width: float, height: float) -> dict[str,
 
 
 def record() -> dict[str, Any]:
-    """Two images of 20 x 10 px: the first with a car of 6 x 4 px, a boat in run lengths and a crowd of fish, the second empty."""
+    """Two images of 20 x 10 px: one with a car of 6 x 4 px, a boat in run lengths and a crowd of fish, the other empty."""
     columns = np.zeros((20, 10), np.uint8)  # run lengths go down the columns
     columns[10:12, :5] = 1
     counts = [100, 5, 5, 5, 85]

@@ -5,6 +5,7 @@ the key alone.
 import torch
 from torchvision.ops import masks_to_boxes
 
+from evomask.data.decode import UnreadableImage
 from evomask.data.instance_crops import InstanceCrops, WholeInstanceImages, boxes_of, collate
 from evomask.data.instances import Instances, ScenesWithObjects, to_xywh
 from evomask.data.rle import decode_mask, encode_masks
@@ -95,6 +96,19 @@ def test_boxes_of_masks_are_those_of_torchvision_but_exclusive() -> None:
     assert torch.equal(boxes_of(masks), expected)
     assert boxes_of(torch.zeros(1, 3, 3, dtype=torch.bool)).tolist() == [[0, 0, 0, 0]]
     assert boxes_of(torch.zeros(0, 3, 3, dtype=torch.bool)).shape == (0, 4)
+
+
+def test_where_no_image_can_be_read_there_is_an_empty_one() -> None:
+    source = OneImage()
+
+    def broken(index: int) -> torch.Tensor:
+        raise UnreadableImage("broken")
+
+    source.image = broken  # type: ignore[method-assign]
+    image, objects, used = crops(source, (0.5, 0.5))[0, 0]
+    assert used == -1
+    assert image.shape == (3, 20, 20)
+    assert objects["masks"].shape == (0, 20, 20)
 
 
 def test_whole_images_come_with_the_size_they_had() -> None:

@@ -166,21 +166,6 @@ def test_layer_decay_by_the_formula() -> None:
         assert found[name] == (0.5 ** (4 - own), 0.05 if parameter.ndim > 1 else 0.0), name
 
 
-def test_what_stands_on_an_encoder_has_the_full_rate() -> None:
-    vit = build_vit(ViTConfig(name="vit_tiny_patch16_224", image_size=(16, 16), patch_size=8, width=16, depth=1, heads=1))
-    model = nn.ModuleDict({"encoder": vit, "head": nn.Linear(16, 2)})
-    optimizer = build_layer_decayed_adamw(model, OptimConfig(weight_decay=0.05), layer_decay=0.5, encoder=vit)
-    found = {id(p): (group["lr_scale"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
-    assert len(found) == len([p for p in model.parameters() if p.requires_grad])
-    assert found[id(model["head"].weight)] == (1.0, 0.05)
-    assert found[id(model["head"].bias)] == (1.0, 0.0)
-    assert found[id(vit.patch_embed.proj.weight)] == (0.25, 0.05)
-    vit.requires_grad_(False)
-    frozen = build_layer_decayed_adamw(model, OptimConfig(weight_decay=0.05), layer_decay=0.5, encoder=vit)
-    trained = {id(p) for group in frozen.param_groups for p in group["params"]}
-    assert trained == {id(p) for p in model["head"].parameters()}
-
-
 def test_lars_by_its_formula() -> None:
     torch.manual_seed(0)
     heads = [nn.Linear(7, 3), nn.Linear(7, 3)]
@@ -244,3 +229,30 @@ def test_positions_and_their_biases_do_not_decay() -> None:
         ]
         assert all(id(p) in decaying for p in matrices)
         assert sum(len(group["params"]) for group in groups) == len(parameters)
+
+
+def test_a_line_down_to_the_end_after_the_warm_up() -> None:
+    config = OptimConfig(base_lr=1e-3, min_lr=1e-4, warmup_epochs=1, decay="linear")
+    rates = [learning_rate(step, config=config, batch_size=256, steps_per_epoch=10, epochs=6) for step in (5, 10, 35, 60)]
+    assert rates == pytest.approx([5e-4, 1e-3, (1e-3 + 1e-4) / 2, 1e-4])  # step 35 is half way from 10 to 60
+
+
+def test_what_stands_beside_an_encoder_has_the_full_rate() -> None:
+    encoder = ViTConfig(name="vit_tiny_patch16_224", image_size=(32, 32), width=32, depth=2, heads=2).build()
+    model = nn.ModuleDict({"encoder": encoder, "head": nn.Sequential(nn.Linear(32, 3), nn.BatchNorm1d(3))})
+    optimizer = build_layer_decayed_adamw(model, OptimConfig(weight_decay=0.1), 0.5, encoder)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {
+        names[id(parameter)]: (group["lr_scale"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert found.keys() == dict(model.named_parameters()).keys()
+    assert found["head.0.weight"] == (1.0, 0.1)
+    assert found["head.0.bias"] == found["head.1.weight"] == (1.0, 0.0)
+    assert found["encoder.norm.weight"] == (0.5, 0.0)
+    assert found["encoder.blocks.1.attn.qkv.weight"] == (0.5, 0.1)
+    assert found["encoder.patch_embed.proj.weight"] == (0.125, 0.1)
+    encoder.requires_grad_(False)
+    left = build_layer_decayed_adamw(model, OptimConfig(weight_decay=0.1), 0.5, encoder).param_groups
+    assert [len(group["params"]) for group in left] == [1, 3]

@@ -10,6 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from evomask.data.decode import UnreadableImage
+from evomask.data.images import ImageSource
 from evomask.data.instances import Instances, InstanceSource
 from evomask.data.readable import ReadableImages
 from evomask.data.sampler import Key, sample_seed
@@ -38,7 +39,8 @@ class InstanceCrops(Dataset[Sample]):
     def __init__(
         self, source: InstanceSource, size: int, channels: int, seed: int, scale: tuple[float, float], flip: bool = True
     ):
-        self.source = source
+        self.source: ImageSource = source
+        self._instances = source.instances
         self._size, self._seed, self._scale, self._flip = size, seed, scale, flip
         self._images = ReadableImages(source, channels, (size, size), seed)
 
@@ -50,7 +52,7 @@ class InstanceCrops(Dataset[Sample]):
         """One image of one epoch."""
         epoch, index = key
         image, used = self._images.get(epoch, index)
-        found = self.source.instances(used) if used >= 0 else Instances.none((self._size, self._size))
+        found = self._instances(used) if used >= 0 else Instances.none((self._size, self._size))
         torch.default_generator.manual_seed(sample_seed(self._seed, epoch, index))
         image, found = self._jitter(image, found)
         if self._flip and torch.rand(()) < 0.5:
@@ -68,12 +70,12 @@ class InstanceCrops(Dataset[Sample]):
         scale = self._size / max(height, width) * (low + (high - low) * torch.rand(()).item())
         rows, columns = (min(self._size, max(1, round(side * scale))) for side in (height, width))
         # The window is cut out before it is scaled: the same pixels, and much less to do.
-        shown = [min(side, max(1, round(pixels / scale))) for side, pixels in ((height, rows), (width, columns))]
-        top, left = (int(torch.randint(side - part + 1, ())) for side, part in zip((height, width), shown, strict=True))
-        window = (top, left, *shown, [rows, columns])
-        image = functional.resized_crop(image, *window, antialias=True)
-        masks = functional.resized_crop(tv_tensors.Mask(found.masks), *window).as_subclass(Tensor)
-        if shown != [height, width]:
+        high, wide = (min(side, max(1, round(part / scale))) for side, part in ((height, rows), (width, columns)))
+        top, left = (int(torch.randint(side - part + 1, ())) for side, part in ((height, high), (width, wide)))
+        image = functional.resized_crop(image, top, left, high, wide, [rows, columns], antialias=True)
+        masks = tv_tensors.Mask(found.masks)  # of which torchvision takes the nearest pixel
+        masks = functional.resized_crop(masks, top, left, high, wide, [rows, columns]).as_subclass(Tensor)
+        if (high, wide) != (height, width):
             return image, Instances(boxes_of(masks), found.labels, masks)
         return image, Instances(found.boxes * torch.tensor([columns / width, rows / height] * 2), found.labels, masks)
 

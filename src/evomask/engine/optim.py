@@ -1,4 +1,4 @@
-"""Optimisers and their schedules, step by step: linear warm-up, then a cosine or a fall in steps."""
+"""Optimisers and their schedules, step by step: linear warm-up, and what follows it."""
 
 import math
 import re
@@ -18,22 +18,22 @@ class OptimConfig:
 
     Attributes:
         base_lr: learning rate at a batch of 256; it is scaled with the batch size.
-        min_lr: where the cosine ends, at a batch of 256.
+        min_lr: where the schedule ends, at a batch of 256.
         warmup_epochs: epochs of linear rise from zero; fractions count.
+        decay: how the rate falls after that: as half a cosine; in a line, the polynomial of power 1 of segmenters; or in steps,
+            to a tenth after 3/4 of all steps and to a hundredth after 11/12 of them, whatever min_lr is, as detectors have it.
         betas: decay of AdamW's running means.
         weight_decay: on matrices only, not on biases, norms and tokens.
         clip_grad: largest gradient norm (none: not clipped).
-        decay: what follows the warm-up: half a cosine down to min_lr, or "steps", a tenth of the rate after 3/4 of all steps
-            and a hundredth after 11/12 of them, as detectors are trained.
     """
 
     base_lr: float = 1.5e-4
     min_lr: float = 0.0
     warmup_epochs: float = 40
+    decay: Literal["cosine", "linear", "steps"] = "cosine"
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
     clip_grad: float | None = None
-    decay: Literal["cosine", "steps"] = "cosine"
 
 
 STEPS = (3 / 4, 11 / 12)
@@ -61,19 +61,26 @@ def build_layer_decayed_adamw(
     """Fused AdamW, whose rate falls by `layer_decay` from each block to the one before it (BEiT, MAE).
 
     The head and the last norm have the full rate, block i of L the `layer_decay ** (L - i)` of it (i from 0), the embedding
-    `layer_decay ** (L + 1)`. One-dimensional parameters have no weight decay.
+    `layer_decay ** (L + 1)`. One-dimensional parameters have no weight decay, and what is frozen is left out.
 
     Args:
-        model: all that is trained.
-        config: rate and weight decay.
+        model: what is trained.
+        config: how.
         layer_decay: a block's rate over the next one's.
-        encoder: the part of the model that has blocks; what else there is has the full rate. None: the model itself.
+        encoder: the part of the model that has these blocks, where it is not all of it; it has no head, and its last norm goes
+            with its last block. The rest has the full rate.
     """
-    groups = param_groups_layer_decay(encoder or model, config.weight_decay, layer_decay=layer_decay)
-    if encoder is not None:
-        of_encoder = set(encoder.parameters())
-        rest = nn.ParameterList(parameter for parameter in model.parameters() if parameter not in of_encoder)
-        groups += param_groups_weight_decay(rest, config.weight_decay)
+    if encoder is None:
+        groups = param_groups_layer_decay(model, config.weight_decay, layer_decay=layer_decay)
+        return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
+    groups = param_groups_layer_decay(encoder, config.weight_decay, layer_decay=layer_decay)
+    for group in groups:
+        group["lr_scale"] *= layer_decay  # timm gives the full rate to the last layer it finds, and that is no head here
+    inside = {id(parameter) for parameter in encoder.parameters()}
+    beside = [parameter for parameter in model.parameters() if id(parameter) not in inside and parameter.requires_grad]
+    for weight_decay, is_its in ((config.weight_decay, lambda each: each.ndim > 1), (0.0, lambda each: each.ndim <= 1)):
+        if its := [parameter for parameter in beside if is_its(parameter)]:
+            groups.append({"params": its, "weight_decay": weight_decay, "lr_scale": 1.0})
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
 
 
@@ -112,12 +119,15 @@ def linear_to_zero(step: int, *, lr: float, steps: int) -> float:
 
 
 def learning_rate(step: int, *, config: OptimConfig, batch_size: int, steps_per_epoch: int, epochs: int) -> float:
-    """The rate of a step (0-based): linear from 0 over the warm-up, then as the schedule has it."""
+    """The rate of a step (0-based): linear from 0 over the warm-up, then down to `min_lr`."""
     scale = batch_size / 256
     warmup, total = config.warmup_epochs * steps_per_epoch, epochs * steps_per_epoch
     if step < warmup:
         return scale * config.base_lr * step / warmup
     if config.decay == "steps":
         return scale * config.base_lr / 10 ** sum(step >= share * total for share in STEPS)
-    turned = math.pi * (step - warmup) / (total - warmup)
-    return scale * (config.min_lr + (config.base_lr - config.min_lr) * (1 + math.cos(turned)) / 2)
+    if config.decay == "linear":
+        left = 1 - (step - warmup) / (total - warmup)
+    else:
+        left = (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+    return scale * (config.min_lr + (config.base_lr - config.min_lr) * left)

@@ -14,6 +14,10 @@ agreement.py           agreement of trees with labels through a pretraining
 reconstruction.py      what a host restores
 curves.py              how a run went
 classification.py      how a classifier errs
+segmentation.py        classes of pixels, true and predicted                   (Fig. 9)
+detection.py           what a detector finds, beside the truth
+retrieval.py           what is found for a query, right and wrong              (Fig. 10)
+matches.py             patches of two images that look alike                   (Fig. 3c)
 show.py                those of images, for a model and images at hand          (`evomask show`)
 report.py              all of it for a run, on one page                        (`evomask report RUN`)
 comparison.py          several runs side by side, on one page                  (`evomask report RUN RUN`)

@@ -63,7 +63,8 @@ def _draw(ax: Axes, image: Tensor, objects: Instances, classes: Sequence[str], s
         pixels[where] = (1 - _OPACITY) * pixels[where] + [_OPACITY * part for part in rgb_of(colour)]
         left, top, right, bottom = box
         ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1))
-        text = classes[label - 1] if scores is None else f"{classes[label - 1]} {100 * scores[number]:.0f}%"
+        name = classes[int(label) - 1]
+        text = name if scores is None else f"{name} {100 * scores[number]:.0f}%"
         plate = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
         ax.text(left, top, text, fontsize=5, color=INK, va="bottom", bbox=plate, clip_on=True)
     ax.imshow(pixels, extent=(0, image.shape[-1], image.shape[-2], 0))

@@ -18,6 +18,7 @@ from evomask.recipes.mae import (
 )
 from evomask.recipes.paper import PAPER
 from evomask.recipes.retrieval import retrieval_landmarks, retrieval_small
+from evomask.recipes.segmentation import segmentation_ade20k, segmentation_beit, segmentation_small
 from evomask.recipes.simmim import (
     swin_base_simmim,
     swin_tiny_simmim,
@@ -44,6 +45,7 @@ EVALUATIONS: dict[str, Callable[[], Any]] = {
     recipe.__name__: recipe
     for recipe in (
         *(finetune_vit_large, finetune_few_labels),
+        *(segmentation_ade20k, segmentation_beit, segmentation_small),
         *(detection_1x, detection_3x, detection_small),
         *(retrieval_landmarks, retrieval_small),
     )

@@ -60,7 +60,7 @@ def detection_small() -> DetectionConfig:
         validate_every=20,
         judge_training=True,
         workers=0,
-        detector=DetectorConfig(channels=48, proposals=100, rpn_samples=64, roi_samples=32),
+        detector=DetectorConfig(channels=48, anchor_scale=4, proposals=100, rpn_samples=64, roi_samples=32),
         optim=OptimConfig(base_lr=64e-3, warmup_epochs=1, betas=(0.9, 0.999), clip_grad=1.0, decay="steps"),
         loop=TrainConfig(epochs=60, batch_size=4),
     )

@@ -11,9 +11,10 @@ from evomask.engine import distributed
 from evomask.engine.checkpoint import checkpoints
 from evomask.engine.loop import share_out
 from evomask.engine.pretrain import PretrainConfig
-from evomask.engine.run import begun_by_this_job, check_all_see, create_run, from_dict, read_run
+from evomask.engine.run import begun_by_this_job, check_all_see, create_run, from_dict, read_run, write_atomically
 from evomask.figures.classification import calibration, confusion_matrix
 from evomask.figures.retrieval import found_images
+from evomask.figures.segmentation import segmentations
 from evomask.figures.style import save
 from evomask.models.encoders import Encoder, load_encoder
 from evomask.recipes.detection_pictures import draw_detections
@@ -22,6 +23,7 @@ from evomask.tasks import TASKS
 from evomask.tasks.classification import BINS, PREDICTIONS, Predictions
 from evomask.tasks.result import make_result_folder, write_result
 from evomask.tasks.retrieval_result import SHOWN, load_shown
+from evomask.tasks.segmentation_metrics import ClassScores, Segmentations
 
 
 def encoder_of(spec: str) -> Encoder:
@@ -110,10 +112,20 @@ def _draw_retrieval(out: Path) -> None:
     save(found_images(*load_shown(out / SHOWN)), out / "found.png")
 
 
+def _draw_segmentation(out: Path) -> None:
+    found, classes = Segmentations.load(out / PREDICTIONS)
+    write_atomically(out / "classes.csv", ClassScores.of(found.confusion).table(classes))
+    shown = found.examples()
+    pictures = ([each.image for each in shown], [each.labels for each in shown], [each.predicted for each in shown])
+    save(segmentations(*pictures, classes), out / "segmentation.png")
+    save(confusion_matrix(found.confusion, classes), out / "confusion.png")
+
+
 PICTURES: dict[str, Callable[[Path], None]] = {
     "linear-probe": _draw_classification,
     "finetune": _draw_classification,
     "retrieval": _draw_retrieval,
+    "segmentation": _draw_segmentation,
     "detection": draw_detections,
 }
 """By task, what draws into the folder of an evaluation, from what the task has left there."""

@@ -12,6 +12,7 @@ from evomask.tasks.identification import IdentificationConfig, evaluate_identifi
 from evomask.tasks.knn import KnnConfig, evaluate_knn
 from evomask.tasks.linear_probe import LinearProbeConfig, linear_probe
 from evomask.tasks.retrieval import RetrievalConfig, retrieval
+from evomask.tasks.segmentation import SegmentationConfig, segmentation
 from evomask.tasks.vqa import VqaConfig, evaluate_vqa
 
 
@@ -34,6 +35,7 @@ TASKS: dict[str, EvaluationTask] = {
     "knn": EvaluationTask(KnnConfig, evaluate_knn),
     "linear-probe": EvaluationTask(LinearProbeConfig, linear_probe, trains=True),
     "finetune": EvaluationTask(FinetuneConfig, finetune, trains=True),
+    "segmentation": EvaluationTask(SegmentationConfig, segmentation, trains=True),
     "detection": EvaluationTask(DetectionConfig, detection, trains=True),
     "hierarchy": EvaluationTask(HierarchyConfig, evaluate_hierarchy),
     "retrieval": EvaluationTask(RetrievalConfig, retrieval, trains=True),
