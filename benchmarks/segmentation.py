@@ -3,8 +3,8 @@
     python benchmarks/segmentation.py --camvid camvid --runs results/micro --out results/camvid
 
 `--camvid` holds images/ and annotations/, each with train/ and val/, 11 classes and 11 for void; `--runs` what
-`benchmarks/pretraining.py` has left. "none" is the encoder that the first masks' run of that seed started from. What is finished
-is not done again, and what was broken off goes on.
+`benchmarks/pretraining.py` has left. "none" is the encoder that the first masks' run of that seed started from. What is
+finished is not done again, and what was broken off goes on.
 
 The table: means over seeds, with the half width of a 95% confidence interval (Student's t); below it, differences between
 masks, paired by seed.
@@ -56,12 +56,8 @@ def segment(arguments: argparse.Namespace, masks: str, seed: int, encoder: str) 
 def table(arguments: argparse.Namespace) -> str:
     """Markdown."""
     rows = [*arguments.masks, NONE]
-    found = {
-        masks: [
-            json.loads((arguments.out / f"{masks}-{seed}" / "result.json").read_text())["metrics"] for seed in arguments.seeds
-        ]
-        for masks in rows
-    }
+    results = {masks: [arguments.out / f"{masks}-{seed}" / "result.json" for seed in arguments.seeds] for masks in rows}
+    found = {masks: [json.loads(path.read_text())["metrics"] for path in paths] for masks, paths in results.items()}
     lines = [f"| % | {' | '.join(METRICS)} |", "|---" * (1 + len(METRICS)) + "|"]
     for masks in rows:
         lines.append(f"| {masks} | {' | '.join(spread([each[name] for each in found[masks]]) for name in METRICS)} |")
