@@ -24,6 +24,14 @@ from evomask.recipes.simmim import (
     vit_tiny_simmim,
     vit_tiny_simmim_112,
 )
+from evomask.recipes.visual_language import (
+    counting_vicuna,
+    counting_vicuna_joint,
+    identification_vicuna,
+    identification_vicuna_joint,
+    vqa_vicuna,
+    vqa_vicuna_joint,
+)
 
 RECIPES: dict[str, Callable[[], PretrainConfig]] = {
     recipe.__name__: recipe
@@ -36,7 +44,14 @@ RECIPES: dict[str, Callable[[], PretrainConfig]] = {
 }
 """Every recipe by its name. A further recipe is a function and a word here."""
 
-EVALUATIONS: dict[str, Callable[[], Any]] = {recipe.__name__: recipe for recipe in (finetune_vit_large, finetune_few_labels)}
+EVALUATIONS: dict[str, Callable[[], Any]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        *(finetune_vit_large, finetune_few_labels),
+        *(vqa_vicuna, vqa_vicuna_joint, counting_vicuna, counting_vicuna_joint),
+        *(identification_vicuna, identification_vicuna_joint),
+    )
+}
 """Every evaluation that has a name of its own beside its task's, whose options it returns. A further one is a function and a
 word here.
 """
