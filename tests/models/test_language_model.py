@@ -26,7 +26,8 @@ def small() -> LanguageModel:
 def gpt2() -> LanguageModel:
     """Positions that are learnt, and dropout in its configuration."""
     made = make_small_language_model(TEXTS, SIZE, seed=0)
-    config = transformers.GPT2Config(vocab_size=len(made.tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=64)
+    ends = {"bos_token_id": made.tokenizer.eos_token_id, "eos_token_id": made.tokenizer.eos_token_id}
+    config = transformers.GPT2Config(vocab_size=len(made.tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=64, **ends)
     torch.manual_seed(0)
     return LanguageModel(transformers.GPT2LMHeadModel(config), made.tokenizer, "gpt2")
 
@@ -67,9 +68,8 @@ def test_answers_to_prompts_of_unequal_length_are_those_to_each_alone(kind: str,
     for parameter in language.model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)  # so that answers differ
     context = torch.randn(2, 3, 16)
-    how = {"most": 5, "repetition_penalty": 1.0, "together": False}
-    together = language.answer(context, PROMPTS, **how)  # type: ignore[arg-type]
-    alone = [language.answer(context[n : n + 1], PROMPTS[n : n + 1], **how)[0] for n in range(2)]  # type: ignore[arg-type]
+    together = language.answer(context, PROMPTS, 5)
+    alone = [language.answer(context[n : n + 1], PROMPTS[n : n + 1], 5)[0] for n in range(2)]
     assert together == alone and together[0] != together[1]
 
 

@@ -74,7 +74,7 @@ def small_config(files: dict[str, Path], **options: Any) -> VqaConfig:
         "small": small,
         "resampler": ResamplerConfig(latents=2, depth=1, heads=2, head_width=8),
         "optim": OptimConfig(base_lr=0.16, warmup_epochs=1, clip_grad=1.0),
-        "loop": TrainConfig(epochs=8, batch_size=16, device="cpu", log_every=1),
+        "loop": TrainConfig(epochs=12, batch_size=16, device="cpu", log_every=1),
         "workers": 0,
         "new_tokens": 4,
         "validate_every": 50,
@@ -206,7 +206,8 @@ def test_objects_of_scenes_from_the_command_line(task: str, learnt, tmp_path: Pa
     assert json.loads((out / "result.json").read_text())["metrics"] == metrics
 
 
-def test_what_cannot_be_asked_is_one_line(files, learnt, tmp_path: Path, capsys) -> None:
+def test_what_cannot_be_asked_is_one_line(files, learnt, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     data = [f"--{name.replace('_', '-')}={path}" for name, path in files.items()]
 
     def error(*more: str, task: str = "vqa", given: list[str] = data) -> str:
@@ -224,6 +225,7 @@ def test_what_cannot_be_asked_is_one_line(files, learnt, tmp_path: Path, capsys)
     for path in mute.glob("tokenizer*"):
         path.unlink()
     assert "no tokenizer" in error("--language-model", str(mute))
+    assert "leave --loop.parallel at ddp" in error("--loop.parallel", "fsdp")
     assert "--prompt needs {}" in error("--prompt", "What?")
     assert "there are only 64 images for a batch of 1000" in error("--loop.batch-size", "1000", "--small.batch-size", "1000")
     rows = tmp_path / "rows.json"

@@ -1,10 +1,10 @@
 """The paper's Table VII: an encoder as the visual tokenizer of a large language model, on GVTBench; and small ones for a CPU.
 
 What the paper and GVT's code say (Section V-C; Wang et al., 2023): Vicuna-7B, frozen; 224 px, random crops and flips; a
-resampler of 32 latents; AdamW for 20,000 steps at a rate of 1e-6. The batch is not said: 64 here, of which 20,000 steps are three
-passes over the questions of VQAv2. Which questions the models of the other columns are trained on is not said either: here they
-are made of COCO's training set, in GVTBench's wording, and gone over for about as many steps. Figures are the paper's, of a
-ViT-B that is pretrained with evolved masks on ImageNet-1K, beside those of MAE; none of them has been reproduced.
+resampler of 32 latents; AdamW for 20,000 steps at a rate of 1e-6. The batch is not said: 64 here, of which 20,000 steps are
+three passes over the questions of VQAv2. Which questions the models of the other columns are trained on is not said either:
+here they are made of COCO's training set, in GVTBench's wording, and gone over for about as many steps. Figures are the
+paper's, of a ViT-B that is pretrained with evolved masks on ImageNet-1K, beside those of MAE; none has been reproduced.
 """
 
 from dataclasses import replace
