@@ -130,9 +130,7 @@ class LanguageModel:
         return (surprise * counted).sum(dim=1) / counted.sum(dim=1)
 
     @torch.no_grad()
-    def answer(
-        self, context_BKD: Tensor, prompts: Sequence[str], *, most: int, repetition_penalty: float, together: bool
-    ) -> list[str]:
+    def answer(self, context_BKD: Tensor, prompts: Sequence[str], most: int, repetition_penalty: float = 1.0) -> list[str]:
         """The most likely words after each prompt, one by one.
 
         Args:
@@ -140,7 +138,6 @@ class LanguageModel:
             prompts: B of them.
             most: so many tokens at most.
             repetition_penalty: 1.0 for none.
-            together: whether other processes, which hold parts of the model, have to go on for as long as this one does.
         """
         from transformers import GenerationConfig
 
@@ -159,7 +156,7 @@ class LanguageModel:
             pad_token_id=pad,
         )
         self.model.eval()
-        said = self.model.generate(inputs_embeds=embeds, attention_mask=mask, generation_config=how, synced_gpus=together)
+        said = self.model.generate(inputs_embeds=embeds, attention_mask=mask, generation_config=how)
         return [text.strip() for text in self.tokenizer.batch_decode(said, skip_special_tokens=True)]
 
     def _tokens_of_pair(self, prompt: str, answer: str) -> tuple[list[int], int]:
@@ -230,6 +227,7 @@ def import_transformers() -> Any:
         import transformers
     except ImportError as error:
         raise ValueError("language models need transformers: pip install 'evomask[language]'") from error
+    transformers.utils.logging.disable_progress_bar()  # of a file that is read in no time
     return transformers
 
 

@@ -28,6 +28,14 @@ from evomask.recipes.simmim import (
     vit_tiny_simmim,
     vit_tiny_simmim_112,
 )
+from evomask.recipes.visual_language import (
+    counting_vicuna,
+    counting_vicuna_joint,
+    identification_vicuna,
+    identification_vicuna_joint,
+    vqa_vicuna,
+    vqa_vicuna_joint,
+)
 
 RECIPES: dict[str, Callable[[], PretrainConfig]] = {
     recipe.__name__: recipe
@@ -48,6 +56,8 @@ EVALUATIONS: dict[str, Callable[[], Any]] = {
         *(segmentation_ade20k, segmentation_beit, segmentation_small),
         *(detection_1x, detection_3x, detection_small),
         *(retrieval_landmarks, retrieval_small),
+        *(vqa_vicuna, vqa_vicuna_joint, counting_vicuna, counting_vicuna_joint),
+        *(identification_vicuna, identification_vicuna_joint),
     )
 }
 """Every evaluation that has a name of its own beside its task's, whose options it returns. A further one is a function and a

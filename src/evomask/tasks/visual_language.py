@@ -115,8 +115,8 @@ class VisualLanguageConfig:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
         if self.val_limit is not None and self.val_limit < 1:
             raise ValueError(f"--val-limit must be at least 1, not {self.val_limit}")
-        if self.loop.parallel != "ddp" and self.language == "full":
-            raise ValueError("--loop.parallel fsdp trains the visual tokenizer and adapters: leave --language full to ddp")
+        if self.loop.parallel != "ddp":
+            raise ValueError("a language model is held whole by each process here: leave --loop.parallel at ddp")
 
 
 def answer_questions(
@@ -210,9 +210,6 @@ def _build(encoder: Encoder, config: VisualLanguageConfig, name: str, device: to
         language.checkpoint_activations()
     for module in (encoder.model, tokenizer, language.model):
         module.to(device)
-    if config.loop.parallel == "fsdp":
-        parallel.shard(tokenizer, device, half)
-        parallel.shard(language.model, device, half)
     return VisualLanguageModel(tokenizer, language, encoder, config)
 
 
@@ -235,7 +232,6 @@ class VisualLanguageModel:
     def answers(self, questions: Questions, title: str) -> list[str]:
         """To every question, in every process; each has answered its share."""
         config = self._config
-        # As many in each process: a sharded model is computed by all together.
         own = [index % len(questions) for index in distributed.own_share(len(questions))]
         dataset = Subset(WholeQuestionImages(questions, self._encoder.image_size), own)
         batch_size = max(1, config.loop.batch_size // config.loop.micro_batches)
@@ -250,7 +246,6 @@ class VisualLanguageModel:
                         prompts,
                         most=config.new_tokens,
                         repetition_penalty=config.repetition_penalty,
-                        together=config.loop.parallel == "fsdp",
                     )
                 bar.update(len(said))
         everywhere = distributed.gathered_objects(said)
