@@ -16,8 +16,10 @@ from evomask.engine.run import read_run
 from evomask.figures.curves import loss_curve
 from evomask.figures.masks import mask_stages
 from evomask.figures.show import show_attention, show_hierarchy, show_masks, show_reconstruction
+from evomask.figures.tokens import token_reconstructions
 from evomask.models.encoders import Encoder
 from evomask.recipes.launch import load_host
+from evomask.recipes.tokenizer import is_tokenizer_run, load_trained, restored_from_tokens
 
 ENCODER_PICTURES: dict[str, Callable[..., Figure]] = {
     "masks": show_masks,
@@ -73,15 +75,24 @@ def draw_encoder_picture(picture: str, encoder: Encoder, paths: Sequence[Path]) 
 
 
 def draw_reconstruction(run: Path, paths: Sequence[Path]) -> Figure:
-    """What the newest weights of a run restore of image files.
+    """What the newest weights of a run restore of image files; of a tokenizer, what is left of them in their tokens.
 
     Raises:
         ValueError: no such run, or a file is not there or no image.
     """
+    if is_tokenizer_run(run):
+        return _draw_tokens(run, paths)
     host, config = load_host(run)
     images = read_images(paths, config.host.encoder.image_size, config.host.encoder.in_chans)
     mean, std = config.data.mean, config.data.std
     return show_reconstruction(host, normalise(images, mean, std), images, mean, std)
+
+
+def _draw_tokens(run: Path, paths: Sequence[Path]) -> Figure:
+    tokenizer, config = load_trained(run)
+    images = read_images(paths, config.image_size, config.model.in_chans)
+    restored, ids = restored_from_tokens(tokenizer, images)
+    return token_reconstructions(images, restored, (ids.shape[1], ids.shape[2]))
 
 
 def read_images(paths: Sequence[Path], size: tuple[int, int], channels: int) -> Tensor:
