@@ -33,7 +33,7 @@ def test_images_are_scaled_to_its_own_size():
     assert tokenizer.image_size((2, 2)) == (8, 8)
     assert tokenizer(pixels, (2, 2)).tolist() == [[3, 7, 3, 7]]
     assert tokenizer.seen.shape == (1, 1, 8, 8)
-    assert 0 <= tokenizer.seen.min() and tokenizer.seen.max() <= 1
+    assert tokenizer.seen.min() >= 0 and tokenizer.seen.max() <= 1
     own = torch.rand(1, 1, 8, 8)
     tokenizer(own, (2, 2))
     assert tokenizer.seen.equal(own), "of its own size, they are as they were"
