@@ -2,7 +2,7 @@ r"""Every host with every kind of masks: does the loss fall, do the masks evolve
 
     python benchmarks/hosts.py --images imagenette112 --out results/hosts
     python benchmarks/hosts.py --images imagenette112 --out results/hosts --pretrain="--train.epochs 8" \
-        --of vit_tiny_beit_112 "--host.tokenizer.path tokenizer"
+        --of vit_tiny_beit_112 "--host.tokenizer runs/tokenizer"
 
 `--images` holds train/ and val/, each with a folder a class. Every pretraining is a run of `evomask pretrain` of a recipe with
 the same options but for the masks, and those that `--of` adds to one recipe; each is compared, by kNN, with the encoder that it

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from evomask.engine.pretrain import MaskingConfig
 from evomask.engine.run import from_dict, to_dict
 from evomask.masking import STRATEGIES
+from evomask.models.beit import BEiTConfig
+from evomask.models.beit_encoder import BEiTEncoderConfig
+from evomask.models.discrete_vae import DiscreteVAEConfig
 from evomask.models.host import Host
 from evomask.models.hosts import HOSTS, HostConfig
 from evomask.models.mae import MAEConfig
@@ -21,17 +24,22 @@ from evomask.models.vit import ViTConfig
 
 VIT = ViTConfig(name="vit_tiny_patch16_224", image_size=(32, 32), patch_size=4, width=24, depth=2, heads=2)
 SWIN = SwinConfig(image_size=(32, 32), width=8, depths=(2, 2), heads=(1, 2), window=4)
+BEIT = BEiTEncoderConfig(image_size=(32, 32), patch_size=4, width=24, depth=2, heads=2)
 SMALL: dict[str, Any] = {
     "mae": MAEConfig(encoder=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2),
     "simmim": SimMIMConfig(encoder=VIT),
     "swin_simmim": SwinSimMIMConfig(encoder=SWIN),
+    "beit": BEiTConfig(encoder=BEIT, vocabulary=20),
 }
 """One small host of each kind, with a grid of 8 x 8."""
 
 
 @cache
 def host_of(kind: str) -> Host:
-    return SMALL[kind].build().train()
+    host = SMALL[kind].build().train()
+    if kind == "beit":  # which a run's configuration names by its folder
+        host.__dict__["tokenizer"] = DiscreteVAEConfig(levels=(5, 4), stride=4, width=8).build().eval().requires_grad_(False)
+    return host
 
 
 def test_every_host_of_the_table_is_tried():

@@ -4,6 +4,8 @@ import pytest
 import timm
 import torch
 
+from evomask.models import beit_encoder
+from evomask.models.beit_encoder import BEiTEncoderConfig
 from evomask.models.swin import CellAttention, SwinConfig
 from evomask.models.taps import attention_tap
 from evomask.models.vit import ViTConfig, embed_patches, mean_patch_attention
@@ -28,6 +30,16 @@ def test_a_swin_is_asked_for_its_cells(name):
     maps = tap.by_block(IMAGES, 3)
     assert tap.grid == (8, 8) and maps.shape == (2, 3, 64, 64) and not maps.requires_grad
     torch.testing.assert_close(maps.mean(dim=1), CellAttention(swin, 4, 3)(swin, swin.patch_embed(IMAGES)))
+
+
+@pytest.mark.parametrize("bias", ["shared", "per_block"])
+def test_a_beit_is_asked_for_its_patches(bias):
+    config = BEiTEncoderConfig(image_size=(32, 32), patch_size=8, width=24, depth=3, heads=2, position_bias=bias)
+    beit = config.build().eval()
+    tap = attention_tap(beit)
+    maps = tap.by_block(IMAGES, 2)
+    assert tap.grid == (4, 4) and maps.shape == (2, 2, 16, 16) and not maps.requires_grad
+    torch.testing.assert_close(maps.mean(dim=1), beit_encoder.mean_patch_attention(beit, beit.patch_embed(IMAGES), 2))
 
 
 def test_other_encoders_are_refused():

@@ -17,10 +17,17 @@ TABLES = {
     "IV": [f"vit_small_mae_{masks}_300" for masks in ("shallow", "deep", "evolved")],
     "V": [f"vit_small_mae_evolved_{epochs}" for epochs in (100, 200, 400, 800, 1600, 2400)],
     "VI": [f"vit_base_mae_evolved_{epochs}" for epochs in (200, 300)],
-    "VIII": [f"vit_small_simmim_{masks}_200" for masks in ("cells", "evolved")],
+    "VIII": [
+        *(f"vit_small_beit_{masks}_200" for masks in ("block", "evolved")),
+        *(f"vit_small_simmim_{masks}_200" for masks in ("cells", "evolved")),
+    ],
 }
 
-PUBLISHED = {"mae": (0.75, (1.5e-4, (0.9, 0.95), 4096)), "simmim": (0.6, (0.5e-4, (0.9, 0.999), 2048))}
+PUBLISHED = {
+    "mae": (0.75, (1.5e-4, (0.9, 0.95), 4096)),
+    "beit": (0.383, (1.875e-4, (0.9, 0.98), 2048)),
+    "simmim": (0.6, (0.5e-4, (0.9, 0.999), 2048)),
+}
 """Of each host: mask ratio, and the rate at a batch of 256, betas, batch."""
 
 
@@ -35,9 +42,14 @@ def test_a_recipe_is_what_its_name_says(name: str) -> None:
     assert config.recipe == RECIPES[name].__name__ == name
     assert f"_{config.train.epochs}" == re.findall(r"_\d+$", name)[0]
     ratio = re.search(r"_ratio(\d+)_", name)
-    usual, optimisation = PUBLISHED["simmim" if "simmim" in name else "mae"]
+    host = name.split("_")[2]
+    usual, optimisation = PUBLISHED[host]
     assert config.masking.ratio == (int(ratio[1]) / 100 if ratio else usual)
-    assert config.host.encoder.name == ("vit_base_patch16_224" if "vit_base" in name else "vit_small_patch16_224")
+    size = "base" if "vit_base" in name else "small"
+    if host == "beit":
+        assert (size, config.host.encoder.width, config.host.encoder.heads) == ("small", 384, 6)
+    else:
+        assert config.host.encoder.name == f"vit_{size}_patch16_224"
     assert (config.optim.base_lr, config.optim.betas, config.train.batch_size) == optimisation
     text = RECIPES[name].__doc__ or ""
     assert f"evomask pretrain {name} " in text

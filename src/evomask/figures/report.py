@@ -163,6 +163,9 @@ MONITORED = {
     "knn": ("accuracy, %", "kNN accuracy on held-out images: each is classified by the others that are nearest to it."),
     "rankme": ("dimensions", "RankMe: how many dimensions the features use. It needs no labels; a collapse shows as a fall."),
     "attention_distance": ("patches", "How far away patches look, on average, in the attention that masks are made of."),
+    "perplexity": ("tokens", "Perplexity of a tokenizer's tokens: how many it uses, were they all alike frequent."),
+    "codes_used": ("%", "Share of a tokenizer's tokens that occur at all."),
+    "psnr": ("dB", "What is left of images in their tokens: peak signal-to-noise ratio."),
 }
 """Measurements of monitor.jsonl: the name of the axis, and what to say below."""
 

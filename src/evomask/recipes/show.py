@@ -26,9 +26,11 @@ from evomask.figures.gradient_by_depth import gradients_by_depth
 from evomask.figures.mask_difficulty import mask_difficulty
 from evomask.figures.masks import mask_stages
 from evomask.figures.matches import matched_patches
+from evomask.figures.tokens import token_reconstructions
 from evomask.figures.tree_health import tree_health_curves
 from evomask.recipes.evaluation import encoder_of
 from evomask.recipes.launch import load_host
+from evomask.recipes.tokenizer import is_tokenizer_run, load_trained, restored_from_tokens
 
 MOST_STAGES = 7
 MOST_HEALTH_STAGES = 40
@@ -114,11 +116,20 @@ def draw_matches(encoders: Sequence[str], paths: Sequence[Path]) -> Figure:
 
 
 def draw_reconstruction(runs: Sequence[str], paths: Sequence[Path]) -> Figure:
-    """What the newest weights of a run restore of image files."""
+    """What the newest weights of a run restore of image files; of a tokenizer, what is left of them in their tokens."""
+    if is_tokenizer_run(Path(runs[0])):
+        return _draw_tokens(Path(runs[0]), paths)
     host, config = load_host(Path(runs[0]))
     images = read_images(paths, config.host.encoder.image_size, config.host.encoder.in_chans)
     mean, std = config.data.mean, config.data.std
     return show.show_reconstruction(host, normalise(images, mean, std), images, mean, std)
+
+
+def _draw_tokens(run: Path, paths: Sequence[Path]) -> Figure:
+    tokenizer, config = load_trained(run)
+    images = read_images(paths, config.image_size, config.model.in_chans)
+    restored, ids = restored_from_tokens(tokenizer, images)
+    return token_reconstructions(images, restored, (ids.shape[1], ids.shape[2]))
 
 
 def draw_distance(encoders: Sequence[str], paths: Sequence[Path]) -> Figure:
