@@ -1,11 +1,12 @@
 """Do trees come to follow what is in an image as a model is pretrained? Their agreement with labels, stage by stage.
 
     python benchmarks/trees.py --runs results/micro/evolved-* results/micro/random-* --out results/trees \
-        --labels camvid=camvid/images/val,camvid/annotations/val,11 coco=coco/val2017,coco/annotations/instances_val2017.json
+        --labels scenes camvid=camvid/images/val,camvid/annotations/val,11 \
+            coco=coco/val2017,coco/annotations/instances_val2017.json
 
 A run is named MASKS-SEED, as those of benchmarks/pretraining.py, and its stages are its checkpoints (`--train.save-minutes 2.5
 --train.keep 20` leaves some), before the first its initial weights. Each is measured as `evomask evaluate hierarchy` does, on
-each set of labels (`scenes`, the embedded ones, are always among them) and with each affinity. What is measured is kept in
+each set of labels (`scenes` are the embedded ones) and with each affinity. What is measured is kept in
 OUT/trees.jsonl and not measured again, so that the same command may be given until all runs are there.
 
 The tables: purity at the beginning, at a third and two thirds of the training, and at its end, means over seeds with the half
@@ -15,20 +16,30 @@ width of a 95% confidence interval (Student's t); between two checkpoints the va
 import argparse
 import json
 from collections import defaultdict
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from pretraining import spread  # beside this file
+from torch import Tensor
 
-from evomask.engine.pretrain import PretrainConfig
+from evomask.analysis.label_agreement import label_agreement, patch_labels
+from evomask.analysis.plain_affinities import PLAIN_AFFINITIES
+from evomask.data.coco_masks import CocoMasks
+from evomask.data.image_masks import ImageMaskFolders, SceneMasks
+from evomask.data.labelled import fit
+from evomask.engine.pretrain import DataConfig, PretrainConfig, normalise
 from evomask.engine.run import read_run
 from evomask.figures.agreement import Curve, agreement_curves
 from evomask.figures.style import save
+from evomask.masking import Hierarchy, build_hierarchy
 from evomask.masking.affinity import AFFINITIES
 from evomask.recipes.evaluation import encoder_of
-from evomask.tasks.hierarchy import HierarchyConfig, evaluate_hierarchy
+from evomask.tasks.hierarchy import HierarchyConfig
 
 STAGES = (0.0, 1 / 3, 2 / 3, 1.0)
 BASELINES = {"colour_and_position": "colour and position", "position": "position", "colour": "colour", "chance": "chance"}
@@ -40,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--labels", nargs="*", default=[], help="NAME=IMAGES,MASKS[,IGNORED]")
+    parser.add_argument("--labels", nargs="+", default=["scenes"], help="scenes, or NAME=IMAGES,MASKS[,IGNORED]")
     parser.add_argument("--affinities", nargs="+", default=list(AFFINITIES))
     parser.add_argument("--count", type=int, default=101)
     parser.add_argument("--measure", default="purity", choices=("purity", "covering", "best_rand"))
@@ -53,7 +64,7 @@ def main() -> None:
         if not (run / "report.html").exists():  # written last
             print(f"{run} is not finished: left out")
             continue
-        for name, labels in {"scenes": {}, **label_sets(arguments.labels)}.items():
+        for name, labels in label_sets(arguments.labels).items():
             for row in measure(run, name, labels, arguments, known):
                 rows.append(row)
                 with file.open("a") as log:
@@ -68,7 +79,10 @@ def label_sets(given: list[str]) -> dict[str, dict[str, Any]]:
     """Options of `HierarchyConfig` by name."""
     sets = {}
     for text in given:
-        name, _, rest = text.partition("=")
+        name, given_more, rest = text.partition("=")
+        if not given_more:
+            sets[name] = {}
+            continue
         images, masks, *ignored = rest.split(",")
         sets[name] = {"images": Path(images), "masks": Path(masks), "ignored": tuple(map(int, ignored))}
     return sets
@@ -79,19 +93,67 @@ def key_of(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("run", "step", "labels", "affinity"))
 
 
+@dataclass(frozen=True, eq=False)
+class LabelSet:
+    """Images of a set of labels, in the size of the encoders, read once for all of them.
+
+    Attributes:
+        images: (n, C, H, W) normalised.
+        labels: (n, N), of patches.
+        baselines: of trees that no model has a part in.
+    """
+
+    images: Tensor
+    labels: Tensor
+    baselines: dict[str, float]
+
+
+@cache
+def read_labels(size: tuple[int, int], grid: tuple[int, int], count: int, options: tuple[tuple[str, Any], ...]) -> LabelSet:
+    """As `evaluate_hierarchy` reads them, of encoders that normalise as ImageNet's."""
+    config = HierarchyConfig(count=count, **dict(options))
+    if config.images is None or config.masks is None:
+        source: Any = SceneMasks(size, count)
+    elif config.masks.suffix == ".json":
+        source = CocoMasks(config.images, config.masks)
+    else:
+        source = ImageMaskFolders(config.images, config.masks, config.ignored)
+    count = min(count, len(source))
+    chosen = [number * len(source) // count for number in range(count)]
+    images = normalise(torch.stack([fit(source.image(index), size) for index in chosen]), DataConfig.mean, DataConfig.std)
+    masks = torch.stack([fit(source.mask(index).unsqueeze(0), size, sharp=True)[0] for index in chosen])
+    labels = patch_labels(masks, grid)
+    baselines: dict[str, float] = {}
+    for name, affinity in PLAIN_AFFINITIES.items():
+        baselines |= agreement(build_hierarchy(affinity(images, grid)), labels, f"{name}_")
+    return LabelSet(images, labels, baselines)
+
+
+def agreement(trees: Hierarchy, labels: Tensor, prefix: str = "") -> dict[str, float]:
+    """As in result.json."""
+    return {f"{prefix}{name}": value for name, value in asdict(label_agreement(trees, labels)).items()}
+
+
+@torch.no_grad()
 def measure(run: Path, name: str, labels: dict[str, Any], arguments: argparse.Namespace, known: set[tuple[Any, ...]]):
     """Yield a row for each stage and affinity of a run that is not known."""
     config = read_run(run, PretrainConfig)
     checkpoints = {int(path.name.removeprefix("step_")): str(path) for path in sorted((run / "checkpoints").glob("step_*"))}
     total = max(checkpoints)
     for step, spec in {0: f"untrained:{run}", **checkpoints}.items():
-        for affinity in arguments.affinities:
-            row: Row = {"run": run.name, "step": step, "labels": name, "affinity": affinity}
-            if key_of(row) in known:
-                continue
-            blocks = config.host.attention_blocks
-            options = HierarchyConfig(count=arguments.count, affinity=affinity, blocks=blocks, **labels)
-            metrics = evaluate_hierarchy(encoder_of(spec), options)
+        rows: list[Row] = [
+            {"run": run.name, "step": step, "labels": name, "affinity": affinity} for affinity in arguments.affinities
+        ]
+        rows = [row for row in rows if key_of(row) not in known]
+        if not rows:
+            continue
+        encoder = encoder_of(spec)
+        found = read_labels(encoder.image_size, encoder.tap.grid, arguments.count, tuple(labels.items()))
+        parts = [encoder.tap.by_block(part, config.host.attention_blocks).mean(dim=1) for part in found.images.split(32)]
+        attention = torch.cat(parts)
+        for row in rows:
+            trees = build_hierarchy(AFFINITIES[row["affinity"]](attention))
+            metrics = found.baselines | agreement(trees, found.labels)
             yield row | {"share": step / total, "masks": run.name.rpartition("-")[0], "metrics": metrics}
 
 

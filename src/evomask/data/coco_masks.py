@@ -1,6 +1,7 @@
 """Images with COCO's instance annotations, as a label for each pixel: which object it shows."""
 
 import json
+import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,12 @@ class CocoMasks:
 
     def _pixels(self, segmentation: Any, height: int, width: int) -> Tensor:
         """(H, W) bool, of polygons, or of run lengths as text or as numbers."""
-        if isinstance(segmentation, list):
-            encoded = self._decoder.merge(self._decoder.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation["counts"], list):
-            encoded = self._decoder.frPyObjects(segmentation, height, width)
-        else:
-            encoded = segmentation
-        return torch.from_numpy(self._decoder.decode(encoded)).bool()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # numpy's, of how pycocotools hands over its arrays
+            if isinstance(segmentation, list):
+                encoded = self._decoder.merge(self._decoder.frPyObjects(segmentation, height, width))
+            elif isinstance(segmentation["counts"], list):
+                encoded = self._decoder.frPyObjects(segmentation, height, width)
+            else:
+                encoded = segmentation
+            return torch.from_numpy(self._decoder.decode(encoded)).bool()
