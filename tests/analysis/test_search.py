@@ -67,3 +67,19 @@ def test_a_faiss_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ValueError, match="pip install faiss-cpu"):
         nearest(Held(torch.eye(2)), Held(torch.eye(2)), 1, faiss=True)
+
+
+def test_never_more_than_a_block_is_asked_for(descriptors: tuple[Tensor, Tensor]) -> None:
+    asked: list[int] = []
+
+    class Watched(Held):
+        def rows(self, first: int, end: int) -> Tensor:
+            asked.append(end - first)
+            return super().rows(first, end)
+
+    queries, database = descriptors
+    ranks(Held(queries), Watched(database), [np.arange(3)] * 7, block=10)
+    assert asked == [10] * 20, "twice through the database"
+    asked.clear()
+    nearest(Held(queries), Watched(database), 3, block=10)
+    assert asked == [10] * 10
