@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evomask.data.image_masks import IGNORED, ImageMaskFolders, SceneMasks
+from evomask.data.image_masks import IGNORED, ImageMaskFolders, SceneMasks, WholeImages
 from evomask.data.scenes import Scenes
 
 
@@ -31,6 +31,16 @@ def test_masks_are_labels_and_ignored_values_say_so(folders: tuple[Path, Path]) 
     assert source.mask(1).tolist() == [[0, 3, IGNORED, IGNORED], [1, 1, 1, 1]]
     assert source.mask(1).dtype == torch.long
     assert source.image(1)[0].tolist() == [[1] * 4] * 2
+
+
+def test_whole_images_come_with_their_masks_or_are_named(folders: tuple[Path, Path]) -> None:
+    pairs = WholeImages(ImageMaskFolders(*folders, classes=list("abcdefgh"), ignored=(255,)))
+    image, mask = pairs[0]
+    assert len(pairs) == 2 and image.shape == (3, 2, 4)
+    assert mask.tolist() == [[0, 3, 7, IGNORED], [0, 0, 0, 0]]
+    (folders[0] / "a" / "1.bmp").write_text("no picture")
+    with pytest.raises(ValueError, match=r"1\.bmp cannot be read"):
+        pairs[1]
 
 
 def test_no_value_is_ignored_unasked(folders: tuple[Path, Path]) -> None:

@@ -68,13 +68,15 @@ def test_images_are_normalised_once_and_padded_with_their_mean() -> None:
 
 
 def test_boxes_are_pooled_at_the_true_strides_however_small_the_images() -> None:
-    """Told the sizes of images that fill a quarter of the square, torchvision takes a stride of 4 for one of 1."""
+    """Told of images whose side is a quarter of the square's, torchvision takes a stride of 2 px for one of half a pixel."""
     model = detector()
     maps = {str(number): torch.rand(1, 8, 32 // 2**number, 32 // 2**number) for number in range(4)}
     boxes = [torch.tensor([[2.0, 3, 14, 15]])]
     small = model.rcnn.roi_heads.box_roi_pool(maps, boxes, [(16, 16)])
-    whole = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)(maps, boxes, [(64, 64)])
-    torch.testing.assert_close(small, whole)
+    whole, misled = (MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2) for _ in range(2))
+    torch.testing.assert_close(small, whole(maps, boxes, [(64, 64)]))
+    misled(maps, boxes, [(16, 16)])
+    assert misled.scales == [2, 1, 1 / 2, 1 / 4]
     assert model.rcnn.roi_heads.box_roi_pool.scales == [1 / 2, 1 / 4, 1 / 8, 1 / 16]
 
 

@@ -147,7 +147,7 @@ def test_what_cannot_be_used_is_one_line(folders: dict[str, Any], tmp_path: Path
     assert "--val-masks and --classes are missing" in error(given=flags[:6])
     assert "--ade20k names all there is: leave out --train" in error("--ade20k", str(tmp_path))
     assert "there are only 8 images for a batch of 16" in error("--loop.batch-size", "16")
-    assert "has the value 9: the 3 classes are the values 0 to 2, and ignored are 255" in error("--ignored", "255")
+    assert "masks/0.png has the value 9: the 3 classes are the values 0 to 2, and ignored are 255" in error("--ignored", "255")
     (tmp_path / "classes.txt").write_text("all\n")
     assert "must name at least 2 classes" in error()
     (tmp_path / "classes.txt").write_text("\n".join(COLOURS))

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from evomask.data.decode import UnreadableImage
 from evomask.data.layouts import open_images
 from evomask.data.scenes import CATEGORY_NAMES, Scenes
 
@@ -138,6 +140,28 @@ class ImageMaskFolders:
                 f"{self._first} to {last}, and ignored are {', '.join(map(str, self._ignored.tolist())) or 'none'}"
             )
         return labels
+
+
+class WholeImages(Dataset[tuple[Tensor, Tensor]]):
+    """`dataset[index] -> (image_uint8 (C, H, W), mask (H, W))`, each in its own size, as evaluation wants them.
+
+    Args:
+        source: images with masks.
+    """
+
+    def __init__(self, source: ClassMaskSource):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Raises a ValueError that names the image, or its mask, where it cannot be read."""
+        try:
+            image = self._source.image(index)
+        except UnreadableImage as error:
+            raise ValueError(f"{self._source.name(index)} cannot be read: {error}") from error
+        return image, self._source.mask_of(index, image)
 
 
 class SceneMasks:

@@ -52,6 +52,7 @@ def detection_small() -> DetectionConfig:
     It is to learn its training images by heart; `train_box_AP50` says whether it did. Results: `docs/results/detection.md`.
     """
     return DetectionConfig(
+        scenes=100,
         image_size=128,
         scale=(1.0, 1.0),
         flip=False,

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
+from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from evomask.data.decode import UnreadableImage
-from evomask.data.image_masks import IGNORED, ClassMaskSource
+from evomask.data.image_masks import IGNORED, ClassMaskSource, ImageMaskFolders, WholeImages
 from evomask.data.loader import load_batches
 from evomask.data.segmentation_crops import SegmentationCrops, fitting_size
 from evomask.engine import distributed, parallel
@@ -125,6 +125,8 @@ def segmentation(encoder: Encoder, config: SegmentationConfig, out: Path, resume
     """
     settings = config.loop
     source, val = config.sources(encoder)
+    if not resume and isinstance(val, ImageMaskFolders):
+        _read_all(val, config.workers)
     device = distributed.pick_device(settings.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -178,6 +180,14 @@ def segmentation(encoder: Encoder, config: SegmentationConfig, out: Path, resume
     return final_metrics(out) | ClassScores.of(found).by_class(source.classes)
 
 
+def _read_all(source: ClassMaskSource, workers: int) -> None:
+    """Raise a ValueError about a broken image or mask now, and not after thousands of steps, at the first validation."""
+    own = range(distributed.rank(), len(source), distributed.world_size())
+    with distributed.agreed(), closing(ProgressBar("reading validation masks", len(own))) as bar:
+        for done, _ in enumerate(DataLoader(Subset(WholeImages(source), own), batch_size=None, num_workers=workers), start=1):
+            bar.update(done)
+
+
 class SegmentationStep:
     """One micro-batch of `SegmentationCrops` -> loss of both heads. Pixels without a label count as 0."""
 
@@ -214,9 +224,11 @@ def segment_all(
     classes = len(source.classes)
     own = range(distributed.rank(), len(source), distributed.world_size())
     confusion = torch.zeros(classes, classes, dtype=torch.long)
+    pairs = WholeImages(source)
     with distributed.agreed(), closing(ProgressBar("validation images", len(own))) as bar:
-        for done, index in enumerate(own, start=1):
-            example = _segment(segmenter, source, index, encoder, config, device)
+        loader = DataLoader(Subset(pairs, own), batch_size=None, num_workers=config.workers)
+        for done, (image, labels) in enumerate(loader, start=1):
+            example = _segment(segmenter, image, labels, encoder, config, device)
             confusion += confusion_of(example.predicted, example.labels, classes)
             bar.update(done)
     if distributed.world_size() > 1:
@@ -227,25 +239,15 @@ def segment_all(
 
     @torch.no_grad()
     def examples() -> list[Example]:
-        return [_segment(segmenter, source, index, encoder, config, device) for index in chosen]
+        return [_segment(segmenter, *pairs[index], encoder, config, device) for index in chosen]
 
     return Segmentations(confusion, examples)
 
 
 def _segment(
-    segmenter: Segmenter,
-    source: ClassMaskSource,
-    index: int,
-    encoder: Encoder,
-    config: SegmentationConfig,
-    device: torch.device,
+    segmenter: Segmenter, image: Tensor, labels: Tensor, encoder: Encoder, config: SegmentationConfig, device: torch.device
 ) -> Example:
     """One image, scaled for the segmenter, and its logits scaled back to be judged at every pixel."""
-    try:
-        image = source.image(index)
-    except UnreadableImage as error:
-        raise ValueError(f"{source.name(index)} cannot be read: {error}") from error
-    labels = source.mask_of(index, image)
     size = fitting_size(image, config.sides)
     resized = functional.resize(image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
     images = normalise(resized.unsqueeze(0).to(device), encoder.mean, encoder.std)
