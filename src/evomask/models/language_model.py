@@ -113,7 +113,8 @@ class LanguageModel:
             answers: B of them.
             context_mask: (B, K) bool, which of the embeddings are there; None: all.
         """
-        rows, begins = zip(*map(self._tokens_of_pair, prompts, answers), strict=True)
+        pairs = [self._tokens_of_pair(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        rows, begins = [row for row, _ in pairs], [begin for _, begin in pairs]
         length = max(map(len, rows))
         pad = self.tokenizer.eos_token_id  # seen by nobody: the mask leaves it out
         ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=self.device)

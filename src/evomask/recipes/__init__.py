@@ -29,6 +29,7 @@ from evomask.recipes.visual_language import (
     counting_vicuna_joint,
     identification_vicuna,
     identification_vicuna_joint,
+    vqa_easy,
     vqa_vicuna,
     vqa_vicuna_joint,
 )
@@ -48,7 +49,7 @@ EVALUATIONS: dict[str, Callable[[], Any]] = {
     recipe.__name__: recipe
     for recipe in (
         *(finetune_vit_large, finetune_few_labels),
-        *(vqa_vicuna, vqa_vicuna_joint, counting_vicuna, counting_vicuna_joint),
+        *(vqa_easy, vqa_vicuna, vqa_vicuna_joint, counting_vicuna, counting_vicuna_joint),
         *(identification_vicuna, identification_vicuna_joint),
     )
 }
