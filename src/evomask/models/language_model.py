@@ -70,7 +70,9 @@ class LanguageModel:
 
     def checkpoint_activations(self) -> None:
         """Compute what is inside a block a second time in the backward pass, instead of keeping it."""
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # The name that it has now, or the one that it had in the first releases of transformers 5.
+        enable = getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
         self._checkpointed = True
 
     def adapt(self, config: LoraConfig) -> None:
