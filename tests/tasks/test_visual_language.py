@@ -133,7 +133,7 @@ def test_a_frozen_language_model_does_not_move_a_bit(learnt, files, tmp_path: Pa
 
 
 @pytest.mark.parametrize("steps", [3, 30], ids=["in the language model", "in the visual tokenizer"])
-def test_stopped_anywhere_it_goes_on_bit_for_bit(learnt, files, tmp_path: Path, monkeypatch, steps: int) -> None:
+def test_stopped_anywhere_it_goes_on_bit_for_bit(files, tmp_path: Path, monkeypatch, steps: int) -> None:
     config = small_config(files)
     config = replace(
         config,

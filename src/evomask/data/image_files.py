@@ -78,13 +78,13 @@ def names_of(ids: Iterable[int | str], folder: Path, asked_by: Path) -> list[str
 
 def _by_number(folder: Path, asked_by: Path) -> dict[int, str]:
     found: dict[int, str] = {}
-    for entry in os.scandir(folder):
-        stem, suffix = os.path.splitext(entry.name)
+    for name in os.listdir(folder):
+        stem, suffix = os.path.splitext(name)
         number = _NUMBER.search(stem)
         if suffix.lower() not in SUFFIXES or number is None:
             continue
-        other = found.setdefault(int(number[1]), entry.name)
-        if other != entry.name:
-            both = " and ".join(sorted((other, entry.name)))
+        other = found.setdefault(int(number[1]), name)
+        if other != name:
+            both = " and ".join(sorted((other, name)))
             raise ValueError(f"{folder} has two images of one number, {both}: give a folder with those of {asked_by} alone")
     return found

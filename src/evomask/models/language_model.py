@@ -70,7 +70,9 @@ class LanguageModel:
 
     def checkpoint_activations(self) -> None:
         """Compute what is inside a block a second time in the backward pass, instead of keeping it."""
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # The name that it has now, or the one that it had in the first releases of transformers 5.
+        enable = getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
         self._checkpointed = True
 
     def adapt(self, config: LoraConfig) -> None:
@@ -113,7 +115,8 @@ class LanguageModel:
             answers: B of them.
             context_mask: (B, K) bool, which of the embeddings are there; None: all.
         """
-        rows, begins = zip(*map(self._tokens_of_pair, prompts, answers), strict=True)
+        pairs = [self._tokens_of_pair(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        rows, begins = [row for row, _ in pairs], [begin for _, begin in pairs]
         length = max(map(len, rows))
         pad = self.tokenizer.eos_token_id  # seen by nobody: the mask leaves it out
         ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=self.device)
