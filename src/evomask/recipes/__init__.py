@@ -54,14 +54,10 @@ EVALUATIONS: dict[str, Callable[[], Any]] = {
     recipe.__name__: recipe
     for recipe in (
         *(finetune_vit_large, finetune_few_labels),
-<<<<<<< HEAD
         *(segmentation_ade20k, segmentation_beit, segmentation_small),
         *(detection_1x, detection_3x, detection_small),
         *(retrieval_landmarks, retrieval_small),
-        *(vqa_vicuna, vqa_vicuna_joint, counting_vicuna, counting_vicuna_joint),
-=======
         *(vqa_easy, vqa_vicuna, vqa_vicuna_joint, counting_vicuna, counting_vicuna_joint),
->>>>>>> language
         *(identification_vicuna, identification_vicuna_joint),
     )
 }
