@@ -23,7 +23,7 @@ SWIN = "--host.encoder.image-size 32 32 --host.encoder.patch-size 2 --host.encod
 SWIN = f"{SWIN} --host.encoder.heads 2 2 --host.encoder.window 4".split()
 RUNS = {
     "mae": ["demo", *VIT, *DECODER],
-    "beit": ["vit_tiny_beit", *VIT, "--host.encoder.drop-path", "0"],
+    "beit": ["vit_tiny_beit", *VIT],
     "simmim": ["vit_tiny_simmim", *VIT],
     "swin_simmim": ["swin_tiny_simmim", *SWIN],
 }

@@ -1,4 +1,4 @@
-"""A tokenizer's training from beginning to end, as the command does it: what it leaves, resuming, collapse, and a BEiT on it."""
+"""A tokenizer trained from beginning to end, as the command does it: what it leaves, resuming, collapse, and a BEiT on it."""
 
 import json
 import os
