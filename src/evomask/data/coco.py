@@ -98,6 +98,11 @@ class CocoImages:
         masks = torch.stack([decode_mask(self._outline(row), size) for row in rows])
         return Instances(boxes, torch.from_numpy(arrays["labels"][rows]), masks)
 
+    def outlines(self, index: int) -> tuple[Tensor, list[bool]]:
+        """(K, H, W) bool of all annotations of an image that has some, crowds included, and which of them are crowds."""
+        size, rows = self._size(index), self._rows(index)
+        return torch.stack([decode_mask(self._outline(row), size) for row in rows]), self._index.arrays["crowds"][rows].tolist()
+
     def image_id(self, index: int) -> int:
         """The image's id in the file."""
         return int(self._index.arrays["image_ids"][self._chosen[index]])

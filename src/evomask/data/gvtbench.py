@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from evomask.data.image_files import ImageFiles, names_of
+from evomask.data.image_files import files_of
+from evomask.data.images import DecodedImages
 from evomask.data.json_rows import read_json, rows_of
 from evomask.data.questions import Questions
 
@@ -47,7 +48,7 @@ def read_gvtbench(file: Path, images: Path, channels: int = 3, as_published: boo
     ids = list(dict.fromkeys(image for image, _, _ in rows))
     number_of = {id_: number for number, id_ in enumerate(ids)}
     return Questions(
-        images=ImageFiles(images, names_of(ids, images, file), channels),
+        images=DecodedImages(files_of(ids, images, file), channels),
         image_of=np.array([number_of[image] for image, _, _ in rows]),
         texts=[text for _, text, _ in rows],
         answers=[(answer,) for _, _, answer in rows],

@@ -2,57 +2,17 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from torch import Tensor
-
-from evomask.data.decode import UnreadableImage, check_channels, decode
 from evomask.data.images import SUFFIXES
+from evomask.data.labelled_files import ImageFiles
 
 _NUMBER = re.compile(r"(\d+)$")
 
 
-class ImageFiles:
-    """Images of a folder in the order in which they are named; an `ImageSource` without labels.
-
-    Args:
-        folder: that the names start from.
-        names: of files.
-        channels: 1 grey, 3 RGB, 4 RGBA.
-    """
-
-    def __init__(self, folder: Path, names: Sequence[str], channels: int = 3):
-        check_channels(channels)
-        self.classes: list[str] = []
-        self._folder, self._names, self._channels = folder, names, channels
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self._names)
-
-    def image(self, index: int) -> Tensor:
-        """(C, H, W) uint8, in its own size.
-
-        Raises:
-            UnreadableImage: the image is broken, or gone.
-        """
-        try:
-            data = (self._folder / self._names[index]).read_bytes()
-        except OSError as error:
-            raise UnreadableImage(error.strerror or str(error)) from error
-        return decode(data, self._channels)
-
-    def label(self, index: int) -> None:
-        """None: there are no classes."""
-
-    def name(self, index: int) -> str:
-        """The file's path."""
-        return str(self._folder / self._names[index])
-
-
-def names_of(ids: Iterable[int | str], folder: Path, asked_by: Path) -> list[str]:
-    """The file of each image in the folder.
+def files_of(ids: Iterable[int | str], folder: Path, asked_by: Path) -> ImageFiles:
+    """The file of each image in the folder, in their order.
 
     A number is the one at the end of a file's name: 42 is 42.png, 000000000042.jpg and COCO_val2014_000000000042.jpg. A text is
     the path itself.
@@ -73,7 +33,7 @@ def names_of(ids: Iterable[int | str], folder: Path, asked_by: Path) -> list[str
     missing = [id_ for id_, name in zip(ids, found, strict=True) if name is None]
     if missing:
         raise ValueError(f"{len(missing)} of {len(ids)} images of {asked_by} are not in {folder}: {missing[0]} for one")
-    return [name for name in found if name is not None]
+    return ImageFiles([folder / name for name in found if name is not None], named_by=str(asked_by))
 
 
 def _by_number(folder: Path, asked_by: Path) -> dict[int, str]:

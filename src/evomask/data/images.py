@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from evomask.data.decode import UnreadableImage, decode
+from evomask.data.decode import UnreadableImage, check_channels, decode
 from evomask.data.index import Index
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -98,6 +98,7 @@ class DecodedImages:
     """
 
     def __init__(self, encoded: EncodedImages, channels: int = 3):
+        check_channels(channels)
         self.classes = encoded.classes
         self._encoded, self._channels = encoded, channels
 

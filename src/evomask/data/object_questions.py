@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from evomask.data.image_files import ImageFiles, names_of
-from evomask.data.images import ImageSource
+from evomask.data.image_files import files_of
+from evomask.data.images import DecodedImages, ImageSource
 from evomask.data.json_rows import read_json, rows_of
 from evomask.data.questions import Questions
 from evomask.data.sampler import sample_seed
@@ -77,7 +77,7 @@ def coco_objects(file: Path, images: Path, channels: int = 3, record: Any = None
             crowds[image].add(category)
         else:
             counts[image][category] += 1
-    source = ImageFiles(images, names_of(files.values(), images, file), channels)
+    source = DecodedImages(files_of(files.values(), images, file), channels)
     return Objects(source, list(counts.values()), [frozenset(crowd) for crowd in crowds.values()], list(names.values()))
 
 

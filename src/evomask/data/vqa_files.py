@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from evomask.data.image_files import ImageFiles, names_of
+from evomask.data.image_files import files_of
+from evomask.data.images import DecodedImages
 from evomask.data.json_rows import read_json, rows_of
 from evomask.data.questions import Questions
 
@@ -58,7 +59,7 @@ def read_vqa(questions: Path, annotations: Path, images: Path, channels: int = 3
     ids = sorted({image for _, image, _ in asked})
     number_of = {id_: number for number, id_ in enumerate(ids)}
     return Questions(
-        images=ImageFiles(images, names_of(ids, images, questions), channels),
+        images=DecodedImages(files_of(ids, images, questions), channels),
         image_of=np.array([number_of[image] for _, image, _ in asked]),
         texts=[text for _, _, text in asked],
         answers=[answered[question][0] for question, _, _ in asked],
