@@ -161,7 +161,7 @@ class Server:
     """
 
     def __init__(self, page: gr.Blocks, host: str, port: int | None):
-        listener = _listener(host, port)
+        listener = listen_on(host, port)
         number = listener.getsockname()[1]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{number}/"
         app = gr.mount_gradio_app(
@@ -189,7 +189,7 @@ class Server:
         self._thread.join()
 
 
-def _listener(host: str, port: int | None) -> socket.socket:
+def listen_on(host: str, port: int | None) -> socket.socket:
     """A socket that listens already, so that nobody who comes early is turned away."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     ports = range(FIRST_PORT, FIRST_PORT + 100) if port is None else [port]
