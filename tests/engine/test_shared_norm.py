@@ -35,5 +35,5 @@ def test_all_norms_of_a_model_are_shared_and_keep_their_names() -> None:
     share_batch_norms(model)
     norm = model[1][0]  # type: ignore[index]
     assert isinstance(norm, SharedBatchNorm2d)
-    assert (norm.eps, norm.momentum, float(norm.weight[0])) == (0.1, 0.5, 3.0)
+    assert (norm.eps, norm.momentum, norm.weight.tolist()) == (0.1, 0.5, [3.0] * 4)
     assert list(model.state_dict()) == names
