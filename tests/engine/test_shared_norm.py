@@ -10,7 +10,7 @@ from evomask.engine.shared_norm import SharedBatchNorm2d, share_batch_norms
 
 def test_two_processes_are_one_with_both_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_norm.distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(shared_norm.differentiable, "all_reduce", lambda tensor: 2 * tensor)  # the other has the same images
+    monkeypatch.setattr(shared_norm, "total", lambda tensor: 2 * tensor)  # the other has the same images
     torch.manual_seed(0)
     own, weight = torch.randn(3, 4, 2, 5), torch.randn(3, 4, 2, 5)
     shared, plain = SharedBatchNorm2d(4), nn.BatchNorm2d(4)
@@ -35,5 +35,5 @@ def test_all_norms_of_a_model_are_shared_and_keep_their_names() -> None:
     share_batch_norms(model)
     norm = model[1][0]  # type: ignore[index]
     assert isinstance(norm, SharedBatchNorm2d)
-    assert (norm.eps, norm.momentum, float(norm.weight[0])) == (0.1, 0.5, 3.0)
+    assert (norm.eps, norm.momentum, norm.weight.tolist()) == (0.1, 0.5, [3.0] * 4)
     assert list(model.state_dict()) == names

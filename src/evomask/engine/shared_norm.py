@@ -1,10 +1,33 @@
 """BatchNorm whose statistics are those of the images of all processes, on any device."""
 
+from typing import Any
+
 import torch
-import torch.distributed.nn.functional as differentiable
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from evomask.engine import distributed
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes, whose gradient is the sum of all their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        whole = own.clone()
+        dist.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        whole = grads[0].clone()
+        dist.all_reduce(whole)
+        return whole
+
+
+def total(own: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, differentiable."""
+    return _Total.apply(own)  # type: ignore[return-value]
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -17,9 +40,9 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         own = input.float()
         count = own.numel() // own.shape[1] * distributed.world_size()
-        mean = differentiable.all_reduce(own.sum(dim=(0, 2, 3))) / count
+        mean = total(own.sum(dim=(0, 2, 3))) / count
         centred = own - mean.view(1, -1, 1, 1)
-        variance = differentiable.all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+        variance = total(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             momentum = self.momentum or 0.0
             self.running_mean.lerp_(mean, momentum)
