@@ -1,4 +1,4 @@
-"""A language model that is asked about images, from end to end: it resumes bit for bit, and the language model stays as it is."""
+"""A language model asked about images, from end to end: it resumes bit for bit, and the language model stays as it is."""
 
 import json
 import shutil
