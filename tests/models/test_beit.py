@@ -145,7 +145,7 @@ def test_a_reconstruction_is_what_the_decoder_makes_of_the_tokens_that_were_told
 def test_a_run_writes_down_which_tokenizer_it_was(tmp_path: Path):
     save_tokenizer(tokenizer_of(), tmp_path / "tokenizer")
     config = BEiTConfig(encoder=ENCODER, tokenizer=str(tmp_path / "tokenizer")).pinned()
-    assert config.vocabulary == 20 and len(config.sha256 or "") == 64
+    assert config.vocabulary == 20 and len(config.tokenizer_sha256 or "") == 64
     assert config.pinned() == config
     assert config.build().tokenizer.vocabulary == config.build().head.out_features == 20
     save_tokenizer(tokenizer_of(1), tmp_path / "tokenizer")

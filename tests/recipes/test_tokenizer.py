@@ -59,6 +59,8 @@ def test_what_is_left_of_an_image_is_shown(tmp_path: Path, capsys: pytest.Captur
     Image.linear_gradient("L").convert("RGB").save(photo)
     assert main(["show", "reconstruction", "--encoder", str(run_of()), str(photo), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n" and out.exists()
+    assert main(["show", "masks", "--encoder", str(run_of()), str(photo), "--out", str(tmp_path / "masks.png")]) == 2
+    assert "has trained a tokenizer, which is no encoder" in capsys.readouterr().err
 
 
 def interrupted(after: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
@@ -139,16 +141,16 @@ def test_a_beit_predicts_its_tokens(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["pretrain", *BEIT, "--host.tokenizer", str(run_of()), "--out", str(run)]) == 0
     host = json.loads((run / "config.json").read_text())["config"]["host"]
     assert (host["tokenizer"], host["vocabulary"]) == (str(run_of()), 20)
-    assert host["sha256"] == load_tokenizer(str(run_of()))[1]
+    assert host["tokenizer_sha256"] == load_tokenizer(str(run_of()))[1]
     assert main(["resume", str(run)]) == 0
     capsys.readouterr()
 
-    for folder, weights in ((run_of() / "tokenizer", "model.safetensors"),):
-        whole = (folder / weights).read_bytes()
-        (folder / weights).write_bytes(whole[:-4] + b"\0\0\1\0")
-        assert main(["resume", str(run)]) == 2
-        assert "is not the one that this run began with" in capsys.readouterr().err
-        (folder / weights).write_bytes(whole)
+    weights = run_of() / "tokenizer" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-4] + b"\0\0\1\0")
+    assert main(["resume", str(run)]) == 2
+    assert "is not the one that this run began with" in capsys.readouterr().err
+    weights.write_bytes(whole)
     assert main(["export", str(run), "--to", "timm", "--out", str(tmp_path / "timm")]) == 0
 
 

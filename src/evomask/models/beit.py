@@ -49,7 +49,7 @@ class BEiTConfig:
         encoder: the BEiT of timm.
         tokenizer: whose tokens are predicted: a run of `evomask train-tokenizer`, a folder, or hf:NAME of the hub, such as
             hf:facebook/flava-image-codebook, DALL-E's.
-        sha256: digest of the tokenizer's files. None: whatever they are as the run begins, when it is written down.
+        tokenizer_sha256: digest of its files. None: whatever they are as the run begins, when it is written down.
         attention_blocks: over how many first blocks of the encoder attention is averaged for the hierarchy.
         scan_stride: look at every so manieth row and column of patches only when asked for attention; 1: at all, as in the
             paper.
@@ -59,7 +59,7 @@ class BEiTConfig:
 
     encoder: BEiTEncoderConfig = field(default_factory=BEiTEncoderConfig)
     tokenizer: str | None = None
-    sha256: str | None = None
+    tokenizer_sha256: str | None = None
     attention_blocks: int = 6
     scan_stride: int = 1
     vocabulary: tyro.conf.Suppress[int] = DALLE_VOCABULARY
@@ -73,11 +73,11 @@ class BEiTConfig:
         """
         if self.tokenizer is None:
             raise ValueError(NO_TOKENIZER)
-        tokenizer, sha256 = load_tokenizer(self.tokenizer, self.sha256)
+        tokenizer, sha256 = load_tokenizer(self.tokenizer, self.tokenizer_sha256)
         if tokenizer.in_chans != self.encoder.in_chans:
             channels, own = self.encoder.in_chans, tokenizer.in_chans
             raise ValueError(f"the tokenizer {self.tokenizer} is for images of {own} channels, not {channels}: name another")
-        return replace(self, sha256=sha256, vocabulary=tokenizer.vocabulary)
+        return replace(self, tokenizer_sha256=sha256, vocabulary=tokenizer.vocabulary)
 
     def build(self) -> "BEiT":
         """The model, freshly initialised. The tokenizer is read once it is asked for."""
@@ -85,7 +85,7 @@ class BEiTConfig:
             self.encoder.build(),
             vocabulary=self.vocabulary,
             tokenizer=self.tokenizer,
-            sha256=self.sha256,
+            sha256=self.tokenizer_sha256,
             attention_blocks=self.attention_blocks,
             scan_stride=self.scan_stride,
         )

@@ -43,9 +43,10 @@ def _check_has_words(encoder: Beit) -> None:
 
 def _config(encoder: Beit, vocabulary: int) -> dict[str, Any]:
     block: Any = encoder.blocks[0]
+    embedding: Any = encoder.patch_embed
     return {
-        "image_size": encoder.patch_embed.img_size[0],
-        "patch_size": encoder.patch_embed.patch_size[0],
+        "image_size": embedding.img_size[0],
+        "patch_size": embedding.patch_size[0],
         "num_channels": encoder.in_chans,
         "vocab_size": vocabulary,
         "hidden_size": encoder.embed_dim,

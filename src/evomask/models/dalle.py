@@ -36,9 +36,10 @@ class DalleTokenizer(Tokenizer):
         except ImportError as error:
             raise ValueError(f"{folder} needs transformers to be read: pip install 'evomask[transformers]'") from error
         try:
-            codebook, report = FlavaImageCodebook.from_pretrained(str(folder), output_loading_info=True)
+            loaded: Any = FlavaImageCodebook.from_pretrained(str(folder), output_loading_info=True)
         except Exception as error:  # whatever transformers, or the files, give rise to
             raise ValueError(f"{folder} cannot be loaded as transformers' FlavaImageCodebook: {error}") from error
+        codebook, report = loaded
         if report["missing_keys"] or report["mismatched_keys"]:
             raise ValueError(f"{folder} is no whole FlavaImageCodebook: it lacks {len(report['missing_keys'])} tensors")
         return cls(codebook)

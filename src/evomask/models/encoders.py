@@ -217,6 +217,8 @@ def _load_folder(folder: Path) -> Pretrained:
         return load_checkpoint(folder)
     if "command" not in config or "config" not in config:
         raise _no_encoder(str(folder))
+    if "trains" in config:
+        raise ValueError(f"{folder} has trained a {config['trains']}, which is no encoder: name a run of `evomask pretrain`")
     exported = folder / "export" / "timm"
     if not (exported / "config.json").is_file():
         raise ValueError(
