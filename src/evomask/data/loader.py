@@ -16,7 +16,10 @@ UNREADABLE_SHARE = 0.01
 class TrainingImages(Protocol):
     """`dataset[epoch, index] -> (..., index of the image that was used)`."""
 
-    source: ImageSource
+    @property
+    def source(self) -> ImageSource:
+        """The images that samples are made of."""
+        ...
 
     def __len__(self) -> int: ...
 

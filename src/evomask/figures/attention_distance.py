@@ -1,6 +1,7 @@
 """How far the heads of each block look (the paper's Fig. 2b, head by head)."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -42,7 +43,8 @@ def attention_distances(distances: Mapping[str, Tensor], grid: tuple[int, int], 
     ax.set(xlabel="block", ylabel="mean attention distance, patches", xlim=(0.5, most + 0.5))
     ax.set_ylim(0, 1.08 * max(even, *(each.max().item() for each in distances.values())))
     ax.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
-    pixels = ax.secondary_yaxis("right", functions=(lambda value: value * patch, lambda value: value / patch))
+    of_patches, of_pixels = partial(np.multiply, patch), partial(np.multiply, 1 / patch)
+    pixels = ax.secondary_yaxis("right", functions=(of_patches, of_pixels))
     pixels.set_ylabel("pixels")
     ax.legend(loc="best", fontsize=7)
     return figure

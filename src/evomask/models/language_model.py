@@ -22,7 +22,7 @@ class LoraConfig:
     """
 
     rank: int = 8
-    alpha: float = 16.0
+    alpha: int = 16
 
     def __post_init__(self):
         if self.rank < 1:

@@ -33,7 +33,8 @@ class Segmenter(nn.Module):
             raise ValueError(
                 "UperNet is that of transformers, which is not here: pip install 'evomask[transformers]'"
             ) from error
-        config = UperNetConfig(
+        make_config: Any = UperNetConfig  # what it takes is not in its signature
+        config = make_config(
             num_labels=classes,
             hidden_size=head_channels,
             pool_scales=[1, 2, 3, 6],

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from gradio.themes import Default
 from matplotlib.figure import Figure
 
 from evomask.figures.explorer import Explorer, MaskChoice, TreeChoice
@@ -174,7 +175,7 @@ class Server:
             run_history=False,
             ssr_mode=False,
             max_file_size=f"{MOST_MEGABYTES}mb",
-            theme=gr.themes.Default(
+            theme=Default(
                 primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
             ),
             css=CSS,
