@@ -57,9 +57,11 @@ def test_it_leaves_a_tokenizer_its_figures_and_a_picture() -> None:
 def test_what_is_left_of_an_image_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo, out = tmp_path / "photo.png", tmp_path / "tokens.png"
     Image.linear_gradient("L").convert("RGB").save(photo)
-    assert main(["show", "reconstruction", "--encoder", str(run_of()), str(photo), "--out", str(out)]) == 0
+    run = run_of()
+    capsys.readouterr()
+    assert main(["show", "reconstruction", "--encoder", str(run), str(photo), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n" and out.exists()
-    assert main(["show", "masks", "--encoder", str(run_of()), str(photo), "--out", str(tmp_path / "masks.png")]) == 2
+    assert main(["show", "masks", "--encoder", str(run), str(photo), "--out", str(tmp_path / "masks.png")]) == 2
     assert "has trained a tokenizer, which is no encoder" in capsys.readouterr().err
 
 
