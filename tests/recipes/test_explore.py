@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from evomask.engine.loop import TrainConfig
+from evomask.engine.optim import OptimConfig
 from evomask.engine.pretrain import DataConfig, MonitorConfig, PretrainConfig
 from evomask.figures.explorer import Explorer
 from evomask.models.mae import MAEConfig
@@ -24,6 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe="tiny",
         host=MAEConfig(encoder=vit, decoder_width=16, decoder_depth=1, decoder_heads=2),
         data=DataConfig(scenes=8, workers=0),
+        optim=OptimConfig(warmup_epochs=0),  # or the only step has a rate of 0
         train=TrainConfig(epochs=1, batch_size=8, device="cpu"),
         monitor=MonitorConfig(every=0),
     )
