@@ -67,8 +67,9 @@ def vit_base_beit() -> PretrainConfig:
 def vit_tiny_beit_112() -> PretrainConfig:
     """BEiT on ViT-Tiny with patches of 8 px at 112 px: the paper's grid of 14 x 14 at a size that one machine can afford.
 
-    Command: `evomask train-tokenizer --data.root FOLDER --out TOKENIZER`, then
-    `evomask pretrain vit_tiny_beit_112 --data.root FOLDER --host.tokenizer TOKENIZER`
+    Command: `evomask pretrain vit_tiny_beit_112 --data.root FOLDER --host.tokenizer TOKENIZER`
+
+    The tokenizer is first made by `evomask train-tokenizer --data.root FOLDER --out TOKENIZER`.
     """
     encoder = BEiTEncoderConfig(image_size=(112, 112), patch_size=8, width=192, heads=3)
     return PretrainConfig(
