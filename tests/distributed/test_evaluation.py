@@ -50,8 +50,9 @@ def test_an_evaluation_is_the_same(task: str, evaluate: Callable[..., Path]) -> 
         outs.append(evaluate(task, 2, "--loop.parallel", "fsdp", "--loop.checkpoint-activations", "True"))
     for out in outs:
         found, expected = (json.loads((folder / "result.json").read_text())["metrics"] for folder in (out, alone))
-        one_pixel = 0.1 if task == "segmentation" else 1e-4  # may be on the edge between two classes
-        assert found == pytest.approx(expected, rel=1e-4, abs=one_pixel)
+        # A pixel may be on the edge between two classes, and two detections be all but equally sure.
+        close = {"segmentation": 0.1, "detection": 0.1}.get(task, 1e-4)
+        assert found == pytest.approx(expected, rel=1e-4, abs=close)
         if task != "knn":
             rows = [[row["loss"] for row in read_metrics(folder)] for folder in (out, alone)]
             assert len(rows[0]) == 9

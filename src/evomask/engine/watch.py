@@ -13,6 +13,8 @@ from evomask.engine import distributed
 LONG = 30
 """Pieces of work that may take longer than a step, by this factor: the first step, which compiles; hooks; checkpoints."""
 EXIT_CODE = 1
+GRACE_SECONDS = 5.0
+"""How long whoever gives up waits for the others to do so, too."""
 
 logger = logging.getLogger("evomask")
 
@@ -28,7 +30,6 @@ class Watch:
 
     def __init__(self, seconds: float):
         self._seconds = seconds
-        self._interval = min(1.0, seconds / 10)
         self._key = f"at/{distributed.rank()}"
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -53,7 +54,7 @@ class Watch:
             self._store.set(self._key, f"{step} {socket.gethostname()} {os.getpid()} {what}")
 
     def _watch(self) -> None:
-        while not self._over.wait(self._interval):
+        while not self._over.wait(min(1.0, self._seconds / 10)):
             if time.monotonic() > self._deadline:
                 self._give_up()
 
@@ -66,7 +67,7 @@ class Watch:
                 *(time.monotonic() - self._since, self._step, distributed.rank(), self._what, self._who_is_late()),
             )
         if self._store is not None:
-            distributed.wait_for_all_to_give_up(self._store, 2 * self._interval)
+            distributed.wait_for_all_to_give_up(self._store, GRACE_SECONDS)
         os._exit(EXIT_CODE)
 
     def _who_is_late(self) -> str:

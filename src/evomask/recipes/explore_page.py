@@ -175,9 +175,7 @@ class Server:
             run_history=False,
             ssr_mode=False,
             max_file_size=f"{MOST_MEGABYTES}mb",
-            theme=Default(
-                primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-            ),
+            theme=Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             css=CSS,
         )
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))

@@ -4,7 +4,6 @@ The defaults are those of DELG's global descriptor (Cao et al., 2020, and its tr
 ArcFace of margin 0.1 and scale 45.25 (the root of 2,048), SGD at 0.01 falling to zero, ImageNet's crops.
 """
 
-import copy
 import importlib
 import math
 from collections.abc import Iterator
@@ -20,8 +19,7 @@ from evomask.data.images import ImageSource
 from evomask.data.labelled_crops import LabelledCrops
 from evomask.data.loader import load_batches
 from evomask.engine import distributed, parallel
-from evomask.engine.checkpoint import load_checkpoint
-from evomask.engine.loop import StepResult, Task, TrainConfig, train, use_bfloat16
+from evomask.engine.loop import StepResult, Task, TrainConfig, train
 from evomask.engine.optim import build_sgd, linear_to_zero
 from evomask.engine.pretrain import normalise
 from evomask.models.descriptors import DescriptorPooling, GlobalDescriptor
@@ -100,13 +98,8 @@ def learn_descriptor(
         descriptor = GlobalDescriptor(encoder, pooling, power, config.width)
         arcface = _arcface_loss(len(source.classes), config)
     model = nn.ModuleDict({"descriptor": descriptor, "arcface": arcface}).requires_grad_(True).to(device)
-    learnt = descriptor
     if loop.checkpoint_activations:
         parallel.checkpoint_activations(descriptor)
-    if loop.parallel == "fsdp":
-        learnt = copy.deepcopy(descriptor)  # a plain one, for images of any size
-        parallel.shard(descriptor, device, half=use_bfloat16(loop.precision, device))
-        parallel.shard(arcface, device, half=False)
     dataset = LabelledCrops(source, encoder.image_size, encoder.in_chans, loop.seed, config.crop_scale)
     sampler = distributed.shared_out(len(source), loop.batch_size, loop.seed, loop.micro_batches)
 
@@ -131,12 +124,7 @@ def learn_descriptor(
         clip_grad=config.clip_grad,
     )
     train(task, loop, out, resume=resume)
-    if learnt is not descriptor:
-        with distributed.agreed():
-            state = load_checkpoint(out)["model"]
-            prefix = "descriptor."
-            learnt.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
-    return learnt
+    return descriptor
 
 
 def _arcface_loss(classes: int, config: ArcFaceConfig) -> nn.Module:

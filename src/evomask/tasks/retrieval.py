@@ -57,6 +57,10 @@ class RetrievalConfig(RetrievalDataConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        if self.loop.parallel != "ddp":
+            raise ValueError(
+                "torch does not shard SGD's fused steps, by which descriptors are learnt: leave --loop.parallel at ddp"
+            )
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"--scales must be one or more factors above 0, not {self.scales}")
 
