@@ -59,7 +59,7 @@ class RetrievalConfig(RetrievalDataConfig):
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
         if self.loop.parallel != "ddp":
             raise ValueError(
-                "torch does not shard SGD's fused steps, by which descriptors are learnt: leave --loop.parallel at ddp"
+                "torch does not shard the steps of SGD that descriptors are learnt by: leave --loop.parallel at ddp"
             )
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"--scales must be one or more factors above 0, not {self.scales}")
