@@ -72,7 +72,7 @@ def test_a_run_is_the_same(
 COMPILE_WITHOUT_GENERATING_CODE = """
 from evomask.models.mae import MAE
 plain = MAE.compile
-MAE.compile = lambda self: plain(self, backend="aot_eager", fullgraph=True)
+MAE.compile = lambda self, **options: plain(self, backend="aot_eager", fullgraph=True, **options)
 """
 
 

@@ -236,7 +236,7 @@ def pretraining_task(config: PretrainConfig, host: Host) -> Task:
     if settings.checkpoint_activations:
         parallel.checkpoint_activations(host)
     if settings.compile == "on" or (settings.compile == "auto" and device.type == "cuda"):
-        host.compile()
+        host.compile(dynamic=False)  # traced for sizes that may change, a Swin takes minutes to compile
     if settings.parallel == "fsdp":
         parallel.shard(host, device, half=use_bfloat16(settings.precision, device))
     steps_per_epoch = sampler(range(0)).steps_per_epoch
