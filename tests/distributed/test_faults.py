@@ -172,6 +172,7 @@ def test_one_hangs(fault: str, how: str, begin: Begin, start: Start, undisturbed
         processes.kill(signal.SIGKILL, 1)  # as torchrun does with what is left
     codes = processes.wait(HANG_SECONDS)
     assert codes[0] in (1, 2), "whoever finds out first ends first"
+    assert len(processes.errors()) == 1, processes.errors()
     [line] = processes.errors()
     assert "in step 20" in line
     place = {AT_IMAGES: "images", AT_STEP: "the model"}[fault]
@@ -196,6 +197,7 @@ def test_the_first_process_waits_until_the_others_know_that_it_has_said_it(begin
     hangs = AT_IMAGES.format(rank=1, step=20, what="import time; time.sleep(1000)")
     processes = begin(FINDS_OUT_LATE + hangs, "--train.timeout-seconds", "3", "--train.save-minutes", "0")
     assert processes.wait(HANG_SECONDS) == [1, 1]
+    assert len(processes.errors()) == 1, processes.errors()
     [line] = processes.errors()
     assert "process 0 waits at the others' images" in line
 

@@ -137,9 +137,9 @@ def first_to_give_up(kept: Store) -> bool:
 
 
 def wait_for_all_to_give_up(kept: Store, seconds: float) -> None:
-    """Until all processes have found out, or for so long: one of them may keep the store that tells the others who says so."""
+    """Until all processes have found out, or for so long; for the one that keeps the store that tells them who says so."""
     deadline = time.monotonic() + seconds
-    with suppress(RuntimeError):  # it was another one that kept it
+    with suppress(RuntimeError):  # under torchrun another process keeps it, and may be gone
         while kept.add("given up", 0) < world_size() and time.monotonic() < deadline:
             time.sleep(0.01)
 

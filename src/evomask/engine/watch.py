@@ -14,7 +14,7 @@ LONG = 30
 """Pieces of work that may take longer than a step, by this factor: the first step, which compiles; hooks; checkpoints."""
 EXIT_CODE = 1
 GRACE_SECONDS = 5.0
-"""How long whoever gives up waits for the others to do so, too."""
+"""How long the first process, which may keep the store, waits for the others to give up, too."""
 
 logger = logging.getLogger("evomask")
 
@@ -66,7 +66,7 @@ class Watch:
                 "by itself, and so does `evomask resume`. Where it needs longer, raise --train.timeout-seconds",
                 *(time.monotonic() - self._since, self._step, distributed.rank(), self._what, self._who_is_late()),
             )
-        if self._store is not None:
+        if self._store is not None and distributed.rank() == 0:
             distributed.wait_for_all_to_give_up(self._store, GRACE_SECONDS)
         os._exit(EXIT_CODE)
 
