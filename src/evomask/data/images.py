@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from evomask.data.decode import UnreadableImage, check_channels, decode
@@ -121,3 +123,28 @@ class DecodedImages:
     def name(self, index: int) -> str:
         """The file's path, or the shard's and the place in it."""
         return self._encoded.name(index)
+
+
+class Chosen:
+    """Some images of a source, in a given order; an `ImageSource`."""
+
+    def __init__(self, source: ImageSource, indices: ArrayLike):
+        self.classes = source.classes
+        # A list of numbers would be copied to each process that loads images.
+        self._source, self._indices = source, np.asarray(indices, np.int64)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._indices)
+
+    def image(self, index: int) -> Tensor:
+        """(C, H, W) uint8, in its own size."""
+        return self._source.image(int(self._indices[index]))
+
+    def label(self, index: int) -> int | None:
+        """The class's number."""
+        return self._source.label(int(self._indices[index]))
+
+    def name(self, index: int) -> str:
+        """What to call it in a log."""
+        return self._source.name(int(self._indices[index]))

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from evomask.data.images import ImageSource
+from evomask.data.images import Chosen, ImageSource
 from evomask.data.labelled import ADVICE
 from evomask.data.readable import ReadableImages
 from evomask.data.sampler import Key, sample_seed
@@ -99,7 +99,7 @@ def _at_least_one_bit(level_fn: Callable[..., tuple[int]], level: float, setting
     return (max(1, *level_fn(level, settings)),)
 
 
-class StratifiedSubset:
+class StratifiedSubset(Chosen):
     """The same share of the images of each class, chosen at random; an `ImageSource`.
 
     Args:
@@ -116,26 +116,8 @@ class StratifiedSubset:
             raise ValueError(f"the share of labels must be above 0 and at most 1, not {share}")
         if not source.classes:
             raise ValueError(f"{source.name(0)} and the other images have no labels: {ADVICE}")
-        self.classes = source.classes
-        self._source = source
         labels = np.fromiter((source.label(index) for index in range(len(source))), np.int32, len(source))  # type: ignore
         members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
         generator = np.random.default_rng(sample_seed(seed))
         chosen = [generator.permutation(ones)[: max(1, round(share * len(ones)))] for ones in members if len(ones)]
-        self._indices = np.sort(np.concatenate(chosen))  # a list of numbers would be copied to each process that loads images
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self._indices)
-
-    def image(self, index: int) -> Tensor:
-        """(C, H, W) uint8, in its own size."""
-        return self._source.image(int(self._indices[index]))
-
-    def label(self, index: int) -> int | None:
-        """The class's number."""
-        return self._source.label(int(self._indices[index]))
-
-    def name(self, index: int) -> str:
-        """What to call it in a log."""
-        return self._source.name(int(self._indices[index]))
+        super().__init__(source, np.sort(np.concatenate(chosen)))

@@ -7,9 +7,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from evomask.data.images import DecodedImages, ImageSource
+from evomask.data.images import Chosen, DecodedImages, ImageSource
 from evomask.data.labelled_files import ImageFiles
 from evomask.data.revisited import Box, GroundTruth, read_ground_truth
 from evomask.data.scenes import SceneInstances
@@ -126,30 +125,6 @@ def scene_instances(
     first = [index for index in range(len(tested)) if index % views == 0]
     rest = [index for index in range(len(tested)) if index % views]
     return labelled_pair(Chosen(tested, first), Chosen(tested, rest)), learnt
-
-
-class Chosen:
-    """Some images of a source, in a given order; an `ImageSource`."""
-
-    def __init__(self, source: ImageSource, indices: Sequence[int]):
-        self.classes = source.classes
-        self._source, self._indices = source, np.asarray(indices, np.int64)
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self._indices)
-
-    def image(self, index: int) -> Tensor:
-        """(C, H, W) uint8, in its own size."""
-        return self._source.image(int(self._indices[index]))
-
-    def label(self, index: int) -> int | None:
-        """The class's number."""
-        return self._source.label(int(self._indices[index]))
-
-    def name(self, index: int) -> str:
-        """What to call it in a log."""
-        return self._source.name(int(self._indices[index]))
 
 
 def _label(source: ImageSource, index: int) -> str:

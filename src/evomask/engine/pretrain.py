@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
@@ -17,10 +17,12 @@ from evomask.data.pretraining import PretrainingImages
 from evomask.data.scenes import Scenes
 from evomask.engine import distributed, parallel
 from evomask.engine.loop import StepResult, Task, TrainConfig, use_bfloat16
-from evomask.engine.optim import OptimConfig, build_adamw, learning_rate
+from evomask.engine.optim import OptimConfig, build_adamw
+from evomask.engine.samples import task_over
 from evomask.masking import STRATEGIES, Mask, MaskingStrategy, NonFiniteAffinity
 from evomask.models.host import Host
 from evomask.models.hosts import HostConfig
+from evomask.models.normalisation import per_channel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,14 +139,8 @@ class PretrainConfig:
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(B, C, H, W) uint8 -> float32: brought to [0, 1], less the mean, over the standard deviation, channel by channel."""
-    mean_C11, std_C11 = (_per_channel(tuple(values), images.device) for values in (mean, std))
+    mean_C11, std_C11 = (per_channel(tuple(values), images.device) for values in (mean, std))
     return images.float().div_(255).sub_(mean_C11).div_(std_C11)  # in place: fresh memory costs more than the arithmetic
-
-
-@cache
-def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    # Kept, since a copy to a GPU makes the CPU wait for all that the GPU has still to do.
-    return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -239,20 +235,12 @@ def pretraining_task(config: PretrainConfig, host: Host) -> Task:
         host.compile(dynamic=False)  # traced for sizes that may change, a Swin takes minutes to compile
     if settings.parallel == "fsdp":
         parallel.shard(host, device, half=use_bfloat16(settings.precision, device))
-    steps_per_epoch = sampler(range(0)).steps_per_epoch
-    return Task(
+    return task_over(
+        sampler,
         model=host,
         optimizer=build_adamw(host, config.optim),
-        learning_rate=partial(
-            learning_rate,
-            config=config.optim,
-            batch_size=settings.batch_size,
-            steps_per_epoch=steps_per_epoch,
-            epochs=settings.epochs,
-        ),
-        steps_per_epoch=steps_per_epoch,
-        batches=lambda steps: load_batches(dataset, sampler(steps), config.data.workers, device.type),
-        indices=lambda step: sampler(range(0)).indices(step),
         step=PretrainStep(host, config.masking.build(), config.data.mean, config.data.std),
-        clip_grad=config.optim.clip_grad,
+        batches=lambda steps: load_batches(dataset, sampler(steps), config.data.workers, device.type),
+        optim=config.optim,
+        settings=settings,
     )

@@ -54,13 +54,18 @@ def begun_by_this_job(wanted: Path | None, numbered: list[Path], command: str) -
     if distributed.job() is None:
         return None
     for folder in [wanted] if wanted is not None else reversed(numbered):
-        try:
-            record = json.loads((folder / "config.json").read_text())
-        except (OSError, ValueError):
-            continue
+        record = record_of(folder)
         if record.get("job") == distributed.job() and record.get("command") == command:
             return folder
     return None
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """What config.json says of a folder, whatever made it; nothing where there is none that can be read."""
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def check_all_see(run: Path) -> None:

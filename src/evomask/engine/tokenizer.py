@@ -11,8 +11,9 @@ from evomask.data.loader import load_batches
 from evomask.data.pretraining import PretrainingImages
 from evomask.engine import distributed
 from evomask.engine.loop import StepResult, Task, TrainConfig
-from evomask.engine.optim import OptimConfig, build_adamw, learning_rate
+from evomask.engine.optim import OptimConfig, build_adamw
 from evomask.engine.pretrain import DataConfig
+from evomask.engine.samples import task_over
 from evomask.models.discrete_vae import DiscreteVAE, DiscreteVAEConfig
 from evomask.models.tokenizer import code_usage
 
@@ -98,20 +99,12 @@ def tokenizer_task(config: TrainTokenizerConfig, model: DiscreteVAE) -> Task:
     if settings.compile == "on" or (settings.compile == "auto" and device.type == "cuda"):
         model.encoder.compile()
         model.decoder.compile()
-    steps_per_epoch = sampler(range(0)).steps_per_epoch
-    return Task(
+    return task_over(
+        sampler,
         model=model,
         optimizer=build_adamw(model, config.optim),
-        learning_rate=partial(
-            learning_rate,
-            config=config.optim,
-            batch_size=settings.batch_size,
-            steps_per_epoch=steps_per_epoch,
-            epochs=settings.epochs,
-        ),
-        steps_per_epoch=steps_per_epoch,
-        batches=lambda steps: load_batches(dataset, sampler(steps), config.data.workers, device.type),
-        indices=lambda step: sampler(range(0)).indices(step),
         step=TokenizerStep(model),
-        clip_grad=config.optim.clip_grad,
+        batches=lambda steps: load_batches(dataset, sampler(steps), config.data.workers, device.type),
+        optim=config.optim,
+        settings=settings,
     )

@@ -27,6 +27,7 @@ from evomask.masking import Mask
 from evomask.models.beit_encoder import BEiTEncoderConfig, check_beit, mean_patch_attention, with_class_token
 from evomask.models.beit_format import beit_for_transformers
 from evomask.models.host import Host, HostOutput, TransformersModel
+from evomask.models.normalisation import per_channel
 from evomask.models.pixels import as_index
 from evomask.models.tokenizer import Tokenizer
 from evomask.models.tokenizers import load_tokenizer
@@ -224,7 +225,7 @@ class BEiT(Host):
 
     def _normalisation(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(C, 1, 1) each."""
-        mean_C11, std_C11 = (images.new_tensor(each).view(-1, 1, 1) for each in (self.mean, self.std))
+        mean_C11, std_C11 = (per_channel(tuple(each), images.device) for each in (self.mean, self.std))
         return mean_C11, std_C11
 
     def for_transformers(self, mask_ratio: float) -> TransformersModel:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import timm
 import torch
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.beit import Attention, Beit, Block
 from torch import Tensor, nn
 from torch.nn import functional
 
+from evomask.models.timm_encoder import build_timm
 from evomask.models.vit import check_patches_divide, mean_over_blocks
 
 
@@ -73,13 +73,7 @@ class BEiTEncoderConfig:
         Raises:
             ValueError: no such model in timm, no BEiT, or sizes that do not fit each other.
         """
-        if not timm.is_model(self.name):
-            raise ValueError(f"timm knows no model {self.name!r}: timm.list_models('beit*') lists the BEiTs")
-        try:
-            encoder = timm.create_model(self.name, drop_path_rate=self.drop_path, **self.timm_arguments())
-        except (TypeError, AssertionError) as error:
-            raise ValueError(f"timm's {self.name} cannot be built as a BEiT with these options: {error!r}") from error
-        return check_beit(encoder)
+        return check_beit(build_timm(self, "BEiT", "beit*", "BEiTs"))
 
 
 def check_beit(encoder: nn.Module) -> Beit:

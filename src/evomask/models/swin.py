@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import timm
 import torch
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import swin_transformer as v1
@@ -33,6 +32,8 @@ from timm.models.swin_transformer import SwinTransformer, window_partition, wind
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
 from torch.nn import functional
+
+from evomask.models.timm_encoder import build_timm
 
 LEAST_CELLS = 12
 """A side; cells are by default the tokens of the last stage that has so many."""
@@ -92,13 +93,7 @@ class SwinConfig:
         Raises:
             ValueError: no such model in timm, no Swin of a kind that is known, or sizes that do not fit each other.
         """
-        if not timm.is_model(self.name):
-            raise ValueError(f"timm knows no model {self.name!r}: timm.list_models('swin*') lists the Swins")
-        try:
-            encoder = timm.create_model(self.name, drop_path_rate=self.drop_path, **self.timm_arguments())
-        except (TypeError, AssertionError, IndexError) as error:
-            raise ValueError(f"timm's {self.name} cannot be built as a Swin with these options: {error!r}") from error
-        return check_swin(encoder)
+        return check_swin(build_timm(self, "Swin", "swin*", "Swins"))
 
 
 Swin: TypeAlias = Any  # SwinTransformer | SwinTransformerV2, whose parts timm gives no types

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import timm
 import torch
 from timm.layers.attention import Attention
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
+
+from evomask.models.timm_encoder import build_timm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +78,7 @@ def build_vit(config: ViTConfig) -> VisionTransformer:
     Raises:
         ValueError: no such model in timm, not a plain ViT, or the patch size does not divide the image size.
     """
-    if not timm.is_model(config.name):
-        raise ValueError(f"timm knows no model {config.name!r}: timm.list_models('vit_*') lists the ViTs")
-    try:
-        encoder = timm.create_model(config.name, drop_path_rate=config.drop_path, **config.timm_arguments())
-    except (TypeError, AssertionError) as error:
-        raise ValueError(f"timm's {config.name} cannot be built as a plain ViT with these options: {error!r}") from error
-    return check_plain_vit(encoder)
+    return check_plain_vit(build_timm(config, "plain ViT", "vit_*", "ViTs"))
 
 
 def check_plain_vit(encoder: nn.Module) -> VisionTransformer:

@@ -11,7 +11,7 @@ from evomask.engine import distributed
 from evomask.engine.checkpoint import checkpoints
 from evomask.engine.loop import share_out
 from evomask.engine.pretrain import PretrainConfig
-from evomask.engine.run import begun_by_this_job, check_all_see, create_run, from_dict, read_run, write_atomically
+from evomask.engine.run import begun_by_this_job, check_all_see, create_run, from_dict, read_run, record_of, write_atomically
 from evomask.figures.classification import calibration, confusion_matrix
 from evomask.figures.retrieval import found_images
 from evomask.figures.segmentation import segmentations
@@ -85,10 +85,7 @@ def resume_evaluation(out: Path) -> Path:
 
 def is_evaluation(folder: Path) -> bool:
     """Whether the folder is that of an evaluation, not of a pretraining run."""
-    try:
-        return "task" in json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return False
+    return "task" in record_of(folder)
 
 
 def _finish(task: str, spec: str, encoder: Encoder, config: Any, out: Path, resume: bool) -> Path:

@@ -1,7 +1,6 @@
 """`evomask explore`: what a user names -> models, and the page's server."""
 
 import io
-import json
 import logging
 import os
 import threading
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from evomask.data.scenes import Scenes
 from evomask.engine.pretrain import PretrainConfig, build_host
-from evomask.engine.run import read_run
+from evomask.engine.run import read_run, record_of
 from evomask.figures.explorer import Explorer, Model
 from evomask.figures.style import to_rgb
 from evomask.models.encoders import Encoder
@@ -59,11 +58,7 @@ def _host_of(spec: str) -> tuple[Host, PretrainConfig] | None:
 
 def is_run(folder: Path) -> bool:
     """Whether it is the folder of a pretraining run with a checkpoint."""
-    try:
-        record = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return "host" in record.get("config", {}) and any((folder / "checkpoints").glob("step_*"))
+    return "host" in record_of(folder).get("config", {}) and any((folder / "checkpoints").glob("step_*"))
 
 
 def runs_here() -> list[str]:

@@ -1,6 +1,5 @@
 """`evomask train-tokenizer`: starting and resuming it, what is measured after every epoch, and what it leaves."""
 
-import json
 import logging
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +15,7 @@ from evomask.engine import distributed
 from evomask.engine.checkpoint import load_checkpoint
 from evomask.engine.loop import FirstProcessHooks, Moment, share_out, train
 from evomask.engine.metrics import MONITOR, MetricsLog
-from evomask.engine.run import begun_by_this_job, check_all_see, create_run, read_run
+from evomask.engine.run import begun_by_this_job, check_all_see, create_run, read_run, record_of
 from evomask.engine.tokenizer import TrainTokenizerConfig, build_tokenizer, tokenizer_task
 from evomask.figures.report import write_report
 from evomask.figures.style import save
@@ -76,10 +75,7 @@ def resume_tokenizer(run: Path) -> Path:
 
 def is_tokenizer_run(folder: Path) -> bool:
     """Whether the folder is that of a tokenizer's training."""
-    try:
-        return json.loads((folder / "config.json").read_text()).get("trains") == KIND
-    except (OSError, ValueError):
-        return False
+    return record_of(folder).get("trains") == KIND
 
 
 def load_trained(run: Path) -> tuple[DiscreteVAE, TrainTokenizerConfig]:

@@ -13,8 +13,9 @@ from evomask.data.instance_crops import InstanceCrops, collate
 from evomask.data.instances import InstanceSource
 from evomask.data.loader import load_batches
 from evomask.engine import distributed, parallel
-from evomask.engine.loop import StepResult, Task, TrainConfig, train, use_bfloat16
-from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw, learning_rate
+from evomask.engine.loop import StepResult, TrainConfig, train, use_bfloat16
+from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw
+from evomask.engine.samples import task_over
 from evomask.models.detector import DETECTION_BLOCKS, Detector, DetectorConfig
 from evomask.models.encoders import Encoder
 from evomask.models.feature_pyramid import FeaturePyramid
@@ -104,22 +105,14 @@ def detection(encoder: Encoder, config: DetectionConfig, out: Path, resume: bool
     def batches(steps: range) -> Iterator[Any]:
         return load_batches(dataset, sampler(steps), config.workers, device.type, collate)
 
-    steps_per_epoch = sampler(range(0)).steps_per_epoch
-    task = Task(
+    task = task_over(
+        sampler,
         model=detector,
         optimizer=build_layer_decayed_adamw(detector, config.optim, config.layer_decay, encoder=pyramid.encoder),
-        learning_rate=partial(
-            learning_rate,
-            config=config.optim,
-            batch_size=settings.batch_size,
-            steps_per_epoch=steps_per_epoch,
-            epochs=settings.epochs,
-        ),
-        steps_per_epoch=steps_per_epoch,
-        batches=batches,
-        indices=lambda step: sampler(range(0)).indices(step),
         step=DetectionStep(detector, device),
-        clip_grad=config.optim.clip_grad,
+        batches=batches,
+        optim=config.optim,
+        settings=settings,
     )
 
     def detections(of: InstanceSource, title: str) -> Detections:

@@ -6,7 +6,6 @@ The defaults are MAE's for ViT-B on ImageNet-1K (He et al., 2022, appendix A, an
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from evomask.analysis.gradient_by_depth import GradientByDepth
 from evomask.data.labelled_crops import LabelledCrops, StratifiedSubset
 from evomask.data.loader import load_batches
 from evomask.engine import distributed, parallel
-from evomask.engine.loop import StepResult, Task, TrainConfig, train, use_bfloat16
-from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw, learning_rate
+from evomask.engine.loop import StepResult, TrainConfig, train, use_bfloat16
+from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw
 from evomask.engine.pretrain import normalise
+from evomask.engine.samples import task_over
 from evomask.models.classifier import add_classifier
 from evomask.models.encoders import Encoder, Pooling
 from evomask.tasks.classification import predict
@@ -121,25 +121,17 @@ def finetune(encoder: Encoder, config: FinetuneConfig, out: Path, resume: bool =
     def batches(steps: range) -> Iterator[Any]:
         return load_batches(dataset, sampler(steps), config.workers, device.type)
 
-    steps_per_epoch = sampler(range(0)).steps_per_epoch
     optimizer = build_layer_decayed_adamw(classifier, config.optim, config.layer_decay)
     if average is not None:
         optimizer.register_step_post_hook(lambda *_: average.update(classifier))
-    task = Task(
+    task = task_over(
+        sampler,
         model=classifier if average is None else nn.ModuleDict({"model": classifier, "average": average}),
         optimizer=optimizer,
-        learning_rate=partial(
-            learning_rate,
-            config=config.optim,
-            batch_size=settings.batch_size,
-            steps_per_epoch=steps_per_epoch,
-            epochs=settings.epochs,
-        ),
-        steps_per_epoch=steps_per_epoch,
-        batches=batches,
-        indices=lambda step: sampler(range(0)).indices(step),
         step=FinetuneStep(classifier, encoder, config, len(source.classes)),
-        clip_grad=config.optim.clip_grad,
+        batches=batches,
+        optim=config.optim,
+        settings=settings,
     )
     judged = classifier if average is None else average.module
 

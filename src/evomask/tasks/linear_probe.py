@@ -6,7 +6,6 @@ linear layer, crops and flips alone.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -18,8 +17,9 @@ from torch.nn.functional import cross_entropy
 from evomask.data.labelled_crops import LabelledCrops, StratifiedSubset
 from evomask.data.loader import load_batches
 from evomask.engine import distributed
-from evomask.engine.loop import StepResult, Task, TrainConfig, train
-from evomask.engine.optim import OptimConfig, build_lars, learning_rate
+from evomask.engine.loop import StepResult, TrainConfig, train
+from evomask.engine.optim import OptimConfig, build_lars
+from evomask.engine.samples import task_over
 from evomask.models.encoders import Encoder, Pooling
 from evomask.tasks.classification import Predictions
 from evomask.tasks.features import extract_features, features_of
@@ -115,7 +115,7 @@ def linear_probe(encoder: Encoder, config: LinearProbeConfig, out: Path, resume:
 
     sampler = distributed.shared_out(len(source), settings.batch_size, settings.seed, settings.micro_batches)
 
-    steps_per_epoch = sampler(range(0)).steps_per_epoch
+    sampler(range(0))  # too few images are said before features are computed
     looks = {"device": device, "workers": config.workers, "pooling": config.pooling, "shown": config.shown}
     val_features, val_labels = extract_features(encoder, val, "validation images", **looks)
     if config.cached:
@@ -155,21 +155,14 @@ def linear_probe(encoder: Encoder, config: LinearProbeConfig, out: Path, resume:
         best = int((logits.argmax(dim=2) == val_labels).sum(dim=1).argmax())
         return Predictions(logits[best], val_labels, {"rate": config.rates[best]})
 
-    task = Task(
+    task = task_over(
+        sampler,
         model=probes,
         optimizer=build_lars(cast(list[nn.Linear], list(probes.heads)), config.rates, config.optim),
-        learning_rate=partial(
-            learning_rate,
-            config=config.optim,
-            batch_size=settings.batch_size,
-            steps_per_epoch=steps_per_epoch,
-            epochs=settings.epochs,
-        ),
-        steps_per_epoch=steps_per_epoch,
-        batches=batches,
-        indices=lambda step: sampler(range(0)).indices(step),
         step=step,
-        clip_grad=config.optim.clip_grad,
+        batches=batches,
+        optim=config.optim,
+        settings=settings,
     )
     log = ValidationLog(probes, predictions, out, source.classes, settings.epochs, config.validate_every)
     train(task, replace(settings, micro_batches=1), out, [log], resume=resume)

@@ -7,7 +7,6 @@ names them (Section V-B) its own: 512 px, 160K iterations of 16 images, test by 
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,11 @@ from evomask.data.image_masks import IGNORED, ClassMaskSource, ImageMaskFolders,
 from evomask.data.loader import load_batches
 from evomask.data.segmentation_crops import SegmentationCrops, fitting_size
 from evomask.engine import distributed, parallel
-from evomask.engine.loop import StepResult, Task, TrainConfig, train
-from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw, learning_rate
+from evomask.engine.loop import StepResult, TrainConfig, train
+from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw
 from evomask.engine.pretrain import normalise
 from evomask.engine.progress import ProgressBar
+from evomask.engine.samples import task_over
 from evomask.engine.shared_norm import share_batch_norms
 from evomask.models.encoders import Encoder
 from evomask.models.feature_pyramid import SEGMENTATION_BLOCKS, FeaturePyramid
@@ -153,22 +153,15 @@ def segmentation(encoder: Encoder, config: SegmentationConfig, out: Path, resume
     def batches(steps: range) -> Iterator[Any]:
         return load_batches(dataset, sampler(steps), config.workers, device.type)
 
-    steps_per_epoch = config.iterations_per_epoch or sampler(range(0)).steps_per_epoch
-    task = Task(
+    task = task_over(
+        sampler,
         model=segmenter,
         optimizer=build_layer_decayed_adamw(segmenter, config.optim, config.layer_decay, pyramid.encoder),
-        learning_rate=partial(
-            learning_rate,
-            config=config.optim,
-            batch_size=settings.batch_size,
-            steps_per_epoch=steps_per_epoch,
-            epochs=settings.epochs,
-        ),
-        steps_per_epoch=steps_per_epoch,
-        batches=batches,
-        indices=lambda step: sampler(range(0)).indices(step),
         step=SegmentationStep(segmenter, encoder, config.auxiliary_weight),
-        clip_grad=config.optim.clip_grad,
+        batches=batches,
+        optim=config.optim,
+        settings=settings,
+        steps_per_epoch=config.iterations_per_epoch,
     )
 
     def findings() -> Segmentations:

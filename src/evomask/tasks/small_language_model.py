@@ -8,7 +8,6 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,9 @@ from evomask.data.questions import Questions
 from evomask.data.sampler import sample_seed
 from evomask.engine import distributed
 from evomask.engine.checkpoint import checkpoints
-from evomask.engine.loop import StepResult, Task, TrainConfig, train
-from evomask.engine.optim import OptimConfig, build_adamw, learning_rate
+from evomask.engine.loop import StepResult, TrainConfig, train
+from evomask.engine.optim import OptimConfig, build_adamw
+from evomask.engine.samples import task_over
 from evomask.engine.signals import Stopped
 from evomask.models.language_model import LanguageModel
 from evomask.models.small_language_model import SmallModelConfig, make_small_language_model
@@ -122,8 +122,8 @@ def _train(
     language.unfreeze()
     device = distributed.pick_device(settings.device)
     language.model.to(device)
-    sampler = distributed.shared_out(len(questions), config.batch_size, settings.seed, settings.micro_batches)
-    steps_per_epoch = sampler(range(0)).steps_per_epoch
+    plain = replace(settings, epochs=config.epochs, batch_size=config.batch_size, parallel="ddp", checkpoint_activations=False)
+    sampler = distributed.shared_out(len(questions), plain.batch_size, plain.seed, plain.micro_batches)
 
     def batches(steps: range) -> Iterator[list[tuple[int, int]]]:
         return iter(sampler(steps))
@@ -134,23 +134,15 @@ def _train(
         answers = [questions.answer(index) for _, index in keys]
         return StepResult(language.answer_loss(context, asked, answers, mask).mean())
 
-    task = Task(
+    task = task_over(
+        sampler,
         model=language.trained,
         optimizer=build_adamw(language.model, config.optim),
-        learning_rate=partial(
-            learning_rate,
-            config=config.optim,
-            batch_size=config.batch_size,
-            steps_per_epoch=steps_per_epoch,
-            epochs=config.epochs,
-        ),
-        steps_per_epoch=steps_per_epoch,
-        batches=batches,
-        indices=lambda step: sampler(range(0)).indices(step),
         step=step,
-        clip_grad=config.optim.clip_grad,
+        batches=batches,
+        optim=config.optim,
+        settings=plain,
     )
-    plain = replace(settings, epochs=config.epochs, batch_size=config.batch_size, parallel="ddp", checkpoint_activations=False)
     try:
         train(task, plain, folder, resume=distributed.from_first(lambda: bool(checkpoints(folder))))
     except Stopped as stopped:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +20,12 @@ from evomask.data.question_images import QuestionCrops, WholeQuestionImages
 from evomask.data.questions import Questions
 from evomask.data.scenes import Scenes
 from evomask.engine import distributed, parallel
-from evomask.engine.loop import StepResult, Task, TrainConfig, train, use_bfloat16
-from evomask.engine.optim import OptimConfig, build_adamw, learning_rate
+from evomask.engine.loop import StepResult, TrainConfig, train, use_bfloat16
+from evomask.engine.optim import OptimConfig, build_adamw
 from evomask.engine.pretrain import normalise
 from evomask.engine.progress import ProgressBar
 from evomask.engine.run import write_atomically
+from evomask.engine.samples import task_over
 from evomask.models.encoders import Encoder
 from evomask.models.language_model import LanguageModel, LoraConfig, load_language_model
 from evomask.models.resampler import ResamplerConfig
@@ -164,22 +164,14 @@ def answer_questions(
         answers = [asked.answer(index) for index in indices]
         return StepResult(model.loss(images, [prompts[index] for index in indices], answers))
 
-    steps_per_epoch = sampler(range(0)).steps_per_epoch
-    task = Task(
+    task = task_over(
+        sampler,
         model=model.trained,
         optimizer=build_adamw(model.trained, config.optim),
-        learning_rate=partial(
-            learning_rate,
-            config=config.optim,
-            batch_size=settings.batch_size,
-            steps_per_epoch=steps_per_epoch,
-            epochs=settings.epochs,
-        ),
-        steps_per_epoch=steps_per_epoch,
-        batches=batches,
-        indices=lambda step: sampler(range(0)).indices(step),
         step=step,
-        clip_grad=config.optim.clip_grad,
+        batches=batches,
+        optim=config.optim,
+        settings=settings,
     )
 
     def judged() -> Answers:
