@@ -37,5 +37,5 @@ def agreement_curves(panels: Mapping[str, Mapping[str, Curve]], levels: Mapping[
         ax.set(xlabel="training", xlim=(0, 1))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0].set_ylabel(label)
-    axes[-1].legend(loc="lower right", fontsize=7, frameon=True, framealpha=0.9, edgecolor="none")  # over the lines of baselines
+    axes[-1].legend(loc="lower right", fontsize=7, frameon=True, framealpha=0.9, edgecolor="none")  # lines may run below it
     return figure

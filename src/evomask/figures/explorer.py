@@ -111,6 +111,7 @@ class Explorer:
         self.model = lru_cache(KEPT_MODELS)(load)
         self._looked = lru_cache(KEPT_ATTENTION)(self._look)
         self._grown = lru_cache(KEPT_TREES)(self._grow)
+        self._attended = lru_cache(KEPT_TREES)(self._attend)
 
     def add(self, content: bytes) -> str:
         """Take an image file; returns the name by which it is asked for.
@@ -161,12 +162,7 @@ class Explorer:
             choice: encoder and blocks.
             place: of the patch, from the top and from the left, as shares of the sides in [0, 1].
         """
-        looked, (rows, columns) = self._of(image, choice)[0], self.grid(choice.encoder)
-        row, column = (min(int(share * count), count - 1) for share, count in zip(place, (rows, columns), strict=True))
-        seen_N = looked.attention_LNN[: choice.blocks].mean(dim=0)[row * columns + column].numpy()
-        dotted = paint_dot(looked.picture, (rows, columns), (row, column))
-        heat = paint_heat(seen_N.reshape(rows, columns), looked.picture, (row, column))
-        return dotted, heat, f"row {row + 1}, column {column + 1} gives up to {seen_N.max():.1%} to a patch"
+        return self._attended(image, choice, place)
 
     def restored(self, image: str, choice: TreeChoice, mask: MaskChoice) -> tuple[np.ndarray | None, str]:
         """What the host restores behind the mask; None, and why, where it restores nothing."""
@@ -203,6 +199,14 @@ class Explorer:
         attention_BNN = self._looked(image, choice.encoder).attention_LNN[: choice.blocks].mean(dim=0, keepdim=True)
         hierarchy = build_hierarchy(AFFINITIES[choice.affinity](attention_BNN), choice.linkage)
         return Grown(hierarchy, node_colours(hierarchy)[0])
+
+    def _attend(self, image: str, choice: TreeChoice, place: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, str]:
+        looked, (rows, columns) = self._of(image, choice)[0], self.grid(choice.encoder)
+        row, column = (min(int(share * count), count - 1) for share, count in zip(place, (rows, columns), strict=True))
+        seen_N = looked.attention_LNN[: choice.blocks].mean(dim=0)[row * columns + column].numpy()
+        dotted = paint_dot(looked.picture, (rows, columns), (row, column))
+        heat = paint_heat(seen_N.reshape(rows, columns), looked.picture, (row, column))
+        return dotted, heat, f"row {row + 1}, column {column + 1} gives up to {seen_N.max():.1%} to a patch"
 
 
 ALL_BLOCKS = 1_000

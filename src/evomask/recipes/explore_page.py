@@ -33,6 +33,9 @@ PICTURES = {
 }
 """Of a row, by name: what stands above."""
 
+LAST: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 1}
+"""Of several changes while something is drawn, the last one counts."""
+
 CSS = """
 footer { display: none !important; }
 h1 { font-size: 1.5rem; margin: 0; }
@@ -133,12 +136,14 @@ def build_page(explorer: Explorer, encoders: Sequence[str], image: str, second: 
         controls = [shown, place, first, other, depth, ratio, seed, blocks, affinity, linkage]
         parts = [part for panel in panels for part in panel.parts]
         restored = [part for panel in panels for part in (panel.restored_title, panel.pictures["restored"])]
-        listen = partial(_listen, inputs=controls)
-        anything = [shown.change, place.change, first.change, other.change, blocks.change, affinity.change, linkage.change]
-        listen([page.load, *anything], partial(draw, explorer, True), [status, *parts])
-        listen([depth.change, ratio.change, seed.change], partial(draw, explorer, False), [status, *parts])
-        moved = [page.load, shown.change, first.change, other.change, blocks.change, affinity.change, linkage.change]
-        listen([*moved, depth.change, ratio.change, seed.change], partial(restore, explorer), restored)
+        chosen = [shown.change, first.change, other.change, blocks.change, affinity.change, linkage.change]
+        draws = partial(gr.on, inputs=controls, outputs=[status, *parts], concurrency_id="draw", **LAST)
+        for drawn in (
+            draws([page.load, *chosen], partial(draw, explorer, True)),
+            draws([depth.change, ratio.change, seed.change], partial(draw, explorer, False)),
+        ):
+            drawn.then(partial(restore, explorer), controls, restored, concurrency_id="restore", **LAST)
+        draws([place.change], partial(draw, explorer, True))
         file.upload(partial(take, explorer), file, [shown, status], show_progress="hidden")
         for number, panel in enumerate(panels):
             for picture in panel.pictures.values():
@@ -211,7 +216,7 @@ def take(explorer: Explorer, path: str) -> tuple[Any, str]:
 def draw(explorer: Explorer, afresh: bool, *controls: Any) -> list[Any]:
     """Status and rows as the controls say; `afresh` where more has changed than the mask: image and attention too.
 
-    What is restored is left to `restore`, which takes longer.
+    What is restored is left to `restore`, which takes longer and follows: at the same time, it would hold these pictures up.
     """
     wanted = Wanted(*controls)
     status, parts = "" if wanted.encoders else _status("name an encoder"), []
@@ -287,20 +292,6 @@ def sheet(rows: dict[str, list[Any]]) -> Figure:
             if picture is not None:
                 ax.imshow(picture)
     return figure
-
-
-def _listen(triggers: list[Any], draws: Callable[..., Any], outputs: list[Any], inputs: list[Any]) -> None:
-    """Of several changes while it draws, the last one counts."""
-    gr.on(
-        triggers,
-        draws,
-        inputs,
-        outputs,
-        show_progress="hidden",
-        trigger_mode="always_last",
-        concurrency_limit=1,
-        concurrency_id="restore" if draws.func is restore else "draw",  # type: ignore[attr-defined]
-    )
 
 
 def _clicked(explorer: Explorer, number: int) -> Callable[..., tuple[float, float]]:
