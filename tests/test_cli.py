@@ -69,7 +69,7 @@ def made() -> list[str]:
         ("pretrain demo --train.epochs 1.5", ["--train.epochs", "'1.5'"]),
         ("pretrain demo --train.epochs", ["Missing value", "--train.epochs"]),
         ("pretrain demo --data.flip maybe", ["--data.flip", "'maybe'", "True"]),
-        ("pretrain demo --train.epochs 0", ["--train.epochs must be at least 1, not 0"]),
+        ("pretrain demo --train.epochs 0", ["--train.epochs, or --loop.epochs, must be at least 1, not 0"]),
         ("pretrain demo --train.precision float16", ["--train.precision", "bfloat16"]),
         ("pretrain demo --host.encoder.image-size 32", ["--host.encoder.image-size", "2 values"]),
         ("pretrain demo --data.mean 0.5", ["--data.mean and --data.std need one number for each of 3 channels"]),

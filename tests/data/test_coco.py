@@ -127,6 +127,13 @@ def test_annotations_that_cannot_be_used_are_counted(
         (lambda r: r["annotations"][2].update(segmentation="x"), "annotation 2 .* neither polygons nor run lengths"),
         (lambda r: r["annotations"][1]["segmentation"].update(size=[20, 10]), "annotation 1 .* its image is of"),
         (lambda r: r["annotations"][1]["segmentation"].update(counts=[1, 2]), "annotation 1 .* do not add up"),
+        (lambda r: r["annotations"][1]["segmentation"].update(counts="PPP"), "annotation 1 its run lengths are damaged"),
+        (
+            lambda r: r["annotations"][2].update(segmentation=[[1, 2, 3, 4, 5, float("nan")]]),
+            "annotation 2 .* neither polygons",
+        ),
+        (lambda r: r["annotations"][2].update(image_id=2**63), "annotation 2 its image_id is no whole number"),
+        (lambda r: r["images"][0].update(height=float("inf")), "image 500 its height is no whole number"),
         (lambda r: r["images"][0].pop("height"), "image 500 has no 'height'"),
         (lambda r: r["images"][0].update(height=0), "image 500 is of 20 x 0 px"),
         (lambda r: r["images"].append(3), "image number 3 is no object"),

@@ -50,6 +50,15 @@ def test_plain_it_only_fits_the_square() -> None:
     assert used == 0
 
 
+def test_masks_are_not_shifted_where_images_shrink() -> None:
+    shifts = []
+    for left in range(10):
+        found = OneImage((left, 2, left + 20, 18))
+        _, objects, _ = crops(found, (1.0, 1.0), flip=False, size=8)[0, 0]  # five pixels become one
+        shifts.append(boxes_of(objects["masks"].bool()).reshape(2, 2).mean(dim=0) - objects["boxes"].reshape(2, 2).mean(dim=0))
+    assert torch.stack(shifts).mean(dim=0)[0].abs() < 0.1, "the nearest pixel below would be 0.4 off"
+
+
 def test_a_mirrored_box_lies_where_its_object_is() -> None:
     dataset = crops(OneImage(), (1.0, 1.0))
     seen = {tuple(objects["boxes"][0].tolist()) for _, objects, _ in (dataset[epoch, 0] for epoch in range(20))}

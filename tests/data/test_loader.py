@@ -5,9 +5,10 @@ import signal
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 from evomask.data.layouts import open_images
-from evomask.data.loader import load_batches
+from evomask.data.loader import in_order, load_batches
 from evomask.data.pretraining import PretrainingImages
 from evomask.data.sampler import StepSampler
 from evomask.data.scenes import Scenes
@@ -62,8 +63,17 @@ def test_a_killed_worker_is_one_clear_error():
             os.kill(os.getpid(), signal.SIGKILL)
             return super().image(index)
 
-    with pytest.raises(ValueError, match=r"process that loads images died.*--data\.workers"):
+    with pytest.raises(ValueError, match=r"process that loads images died.*use fewer workers"):
         list(batches(Deadly(32, 20), 1))
+
+
+def test_signals_to_the_group_do_not_end_workers_that_look_at_all_images():
+    seen = []
+    for batch in in_order(TensorDataset(torch.arange(64)), 4, workers=2):  # type: ignore[arg-type]
+        for worker in multiprocessing.active_children() if not seen else []:
+            os.kill(worker.pid, signal.SIGTERM)
+        seen += batch[0].tolist()
+    assert seen == list(range(64))
 
 
 def test_no_worker_outlives_an_error_of_its_own():

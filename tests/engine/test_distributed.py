@@ -41,6 +41,6 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, av
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
 def test_a_device_that_is_not_there_is_a_clear_error(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"device '{name}' cannot be used here \(.*\): try --train.device auto") as caught:
+    with pytest.raises(ValueError, match=rf"device '{name}' cannot be used here \(.*\): try auto") as caught:
         pick_device(name)
     assert "\n" not in str(caught.value)

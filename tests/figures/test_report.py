@@ -167,6 +167,13 @@ def test_results_of_evaluate_are_found_where_it_leaves_them(run):
     assert "linear-probe" in text and "12.35" in text and "61.2%" in text
 
 
+def test_json_that_is_no_result_is_left_out_and_named(run, caplog):
+    (run / "results" / "steps.json").write_text('{"rows": []}')
+    (run / "results" / "cut.json").write_text('{"metrics": {"to')
+    write_report(run)
+    assert all(f"{name}.json is not the result of an evaluation" in caplog.text for name in ("steps", "cut"))
+
+
 def test_nothing_is_loaded_from_elsewhere(run):
     page = Page(write_report(run))
     for tag, attributes in page.tags:
@@ -267,6 +274,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         with pytest.raises(ValueError, match=f"{folder.name} is no run folder"):
             write_report(folder)
     assert not list(tmp_path.iterdir())
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(ValueError, match=r"is no run folder: its config\.json is of something else"):
+        write_report(tmp_path)
 
 
 def test_the_same_run_gives_the_same_page(run):

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from timm.layers import DropPath
+from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
 from evomask.models.classifier import add_classifier
@@ -58,6 +59,17 @@ def test_logits_begin_near_zero_and_depth_is_stochastic(build) -> None:
     assert rates == [rate for i in range(1, blocks) for rate in [0.2 * i / (blocks - 1)] * 2]
     logits.sum().backward()
     assert classifier.get_classifier().weight.grad is not None
+
+
+def test_a_distilled_deit_learns_from_both_its_tokens() -> None:
+    def deit() -> VisionTransformerDistilled:
+        return VisionTransformerDistilled(img_size=16, patch_size=4, embed_dim=48, depth=2, num_heads=3)
+
+    classifier = add_classifier(deit(), 5, pooling="token").eval()
+    assert all(head.weight.std() < 1e-3 and not head.bias.any() for head in classifier.get_classifier())
+    assert classifier(torch.rand(2, 3, 16, 16)).shape == (2, 5)
+    with pytest.raises(ValueError, match="take --pooling token"):
+        add_classifier(deit(), 5, pooling="mean")
 
 
 @pytest.mark.parametrize("build", [swin, lambda: vit(class_token=False)])

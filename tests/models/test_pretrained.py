@@ -84,6 +84,22 @@ def small_swin() -> SwinTransformer:
     return SwinTransformer(img_size=32, patch_size=2, embed_dim=16, depths=(1,), num_heads=(2,), window_size=2)
 
 
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # in timm
+def test_swin_at_a_size_that_cuts_its_windows_is_that_of_timm_resized(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    swin = SwinTransformer(
+        img_size=32, patch_size=2, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=2, num_classes=0
+    )
+    for name, parameter in swin.named_parameters():
+        if "bias_table" in name:
+            torch.nn.init.normal_(parameter)
+    path = save(dict(swin.state_dict()), tmp_path / "w.safetensors")
+    encoder = load_encoder(f"{path}?image_size=4")  # a grid of 2 x 2, of 1 x 1 in the second stage
+    swin.set_input_size(img_size=(4, 4))
+    images = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(encoder.model.eval()(images), swin.eval()(images))
+
+
 def test_swin_with_absolute_positions_is_refused(tmp_path: Path) -> None:
     path = save(dict(small_swin().state_dict()) | {"absolute_pos_embed": torch.ones(1, 256, 16)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="looks like Swin, but it has absolute positions, which timm's Swin has not"):
@@ -92,7 +108,11 @@ def test_swin_with_absolute_positions_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("part", "what"),
-    [("patch_embed.backbone.stem.conv.weight", "a convolutional network before"), ("attn_pool.latent", "attention pooling as")],
+    [
+        ("patch_embed.backbone.stem.conv.weight", "a convolutional network before"),
+        ("attn_pool.latent", "attention pooling as"),
+        ("rope_embed.periods", "rotary positions as"),
+    ],
 )
 def test_parts_that_would_be_misread_are_refused(tmp_path: Path, part: str, what: str) -> None:
     path = save(dict(VisionTransformer(**VIT).state_dict()) | {part: torch.ones(1)}, tmp_path / "w.safetensors")

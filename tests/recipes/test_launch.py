@@ -200,7 +200,7 @@ def test_without_out_a_run_takes_the_first_free_folder(tmp_path: Path, monkeypat
         ("demo", {"epochs": 3}, "PretrainConfig has no 'epochs': it has recipe, host, masking, data, optim, train"),
         ("demo", {"train__epoch": 3}, "TrainConfig has no 'epoch': it has epochs, batch_size"),
         ("demo", {"train__epochs__x": 3}, "'epochs' has no 'x' below it"),
-        ("demo", {"train__epochs": 0}, "--train.epochs must be at least 1, not 0"),
+        ("demo", {"train__epochs": 0}, "--train.epochs, or --loop.epochs, must be at least 1, not 0"),
         ("demo", {"data__root": "nowhere"}, "nowhere"),
         ("demo", {"host__encoder__patch_size": 7}, "patches of 7 x 7 px do not divide"),
         ("demo", {"data__scenes": 8}, "batch"),

@@ -185,6 +185,7 @@ def test_what_cannot_be_used_is_one_line(
     assert "did you mean --detector.channels" in error("--detector.chanels", "9")
     assert "multiple of 16 px" in error("--image-size", "40")
     assert "--scale is a range" in error("--scale", "2", "1")
+    assert "--image-size must be at least 1, not 0" in error("--image-size", "0")
     assert "only 4 images for a batch of 5" in error("--loop.batch-size", "5")
     assert "there is no file" in error(val="other.json")
     (tmp_path / "other.json").write_text(json.dumps(coco | {"categories": [{"id": 40, "name": "circle"}]}))
@@ -197,7 +198,7 @@ def test_what_cannot_be_used_is_one_line(
     assert main(arguments(tmp_path, val="other.json")) == 2
     said = "0.png cannot be used: it is of 32 x 24 px, and its annotations are for 31 x 24 px"
     assert said in capsys.readouterr().err.splitlines()[-1]
-    assert load_checkpoint(tmp_path / "out")["step"] == 2, "what has been learnt is kept"
+    assert not (tmp_path / "out").exists(), "it is said before anything is learnt"
     shutil.rmtree(tmp_path / "out")
     for name in ("faster_coco_eval", "pycocotools"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -44,6 +44,7 @@ def test_votes_equal_a_naive_loop(labelled: tuple[Tensor, Tensor, Tensor], k: in
     train, labels, queries = labelled
     votes = class_votes(train, labels, queries, 4, k, TEMPERATURE)
     expected = [naive_votes(train.tolist(), labels.tolist(), query, 4, k) for query in queries.tolist()]
+    expected = [[vote / sum(votes_of_one) for vote in votes_of_one] for votes_of_one in expected]
     torch.testing.assert_close(votes, torch.tensor(expected), rtol=1e-4, atol=1e-4)
 
 
@@ -56,8 +57,7 @@ def test_predictions_equal_scikit_learn(labelled: tuple[Tensor, Tensor, Tensor],
     ).fit(train.numpy(), labels.numpy())
     votes = class_votes(train, labels, queries, 4, k, TEMPERATURE)
     assert votes.argmax(dim=1).tolist() == oracle.predict(queries.numpy()).tolist()
-    share = votes / votes.sum(dim=1, keepdim=True)
-    np.testing.assert_allclose(share.numpy(), oracle.predict_proba(queries.numpy()), atol=1e-4)
+    np.testing.assert_allclose(votes.numpy(), oracle.predict_proba(queries.numpy()), atol=1e-4)
 
 
 def test_length_does_not_count_but_direction_does() -> None:
@@ -67,9 +67,21 @@ def test_length_does_not_count_but_direction_does() -> None:
     assert (votes == 0).sum() == 2, "with one neighbour there is one vote"
 
 
+def test_a_low_temperature_leaves_the_nearest_alone_with_its_vote(labelled: tuple[Tensor, Tensor, Tensor]) -> None:
+    train, labels, queries = labelled
+    votes = class_votes(train, labels, queries, int(labels.max()) + 1, 20, 1e-4)
+    assert torch.equal(votes.argmax(dim=1), class_votes(train, labels, queries, int(labels.max()) + 1, 1, 1.0).argmax(dim=1))
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"temperature": 0.0}])
+def test_neighbours_and_temperature_are_above_zero(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"--{next(iter(wrong))} must be"):
+        KnnConfig(**wrong)
+
+
 def test_fewer_images_than_neighbours_all_vote() -> None:
     votes = class_votes(torch.eye(3), torch.tensor([0, 1, 1]), torch.tensor([[1.0, 0.0, 0.0]]), 2, 20, 1.0)
-    assert votes[0].tolist() == pytest.approx([math.e, 2.0])
+    assert votes[0].tolist() == pytest.approx([math.e / (math.e + 2), 2 / (math.e + 2)])
 
 
 def test_many_queries_are_split_and_stay_in_order() -> None:

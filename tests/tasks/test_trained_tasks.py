@@ -214,6 +214,8 @@ def test_what_cannot_be_trained_on_is_one_line(folders: dict[str, Any], tmp_path
     assert "no RandAugment that timm knows" in error("--loop.batch-size", "8", "--distortion", "rnd")
     assert "share of labels must be above 0" in error("--loop.batch-size", "8", "--label-share", "0")
     assert "--rates are learning rates above 0" in error("--rates", "0", task="linear-probe")
+    assert "--optim.base-lr must be above 0" in error("--optim.base-lr", "0", task="linear-probe")
+    assert "there are only 3 images for a batch of 8" in error("--loop.batch-size", "8", "--label-share", "0.01")
     (tmp_path / "train" / "white").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "train" / "white" / "0.png")
     assert "differ in their classes: white" in error()

@@ -110,7 +110,8 @@ class _Content:
         elif outline is None:
             self.left_out["without an outline"] += 1
         else:
-            area, crowd = float(entry.get("area", box[2] * box[3])), bool(entry.get("iscrowd", 0))
+            area, crowd = entry.get("area"), bool(entry.get("iscrowd", 0))
+            area = box[2] * box[3] if area is None else float(area)
             text = json.dumps(outline, separators=(",", ":")).encode()
             self.annotations[image].append(_Annotation(box, category, area, crowd, text))
 
@@ -151,8 +152,8 @@ def _read(file: Path, sections: list[str]) -> dict[str, list[Any]]:
 
 def _whole(entry: Entry, name: str) -> int:
     value = entry[name]
-    if not isinstance(value, (int, float)) or value != int(value):
-        raise ValueError(f"has a {name} that is no whole number: {value!r}")
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value != int(value) or abs(value) >= 2**63:
+        raise ValueError(f"its {name} is no whole number of 64 bits: {value!r}")
     return int(value)
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -124,7 +124,7 @@ class ImageMaskFolders:
                 if file.mode not in ("L", "P", "I", "I;16", "1"):
                     raise ValueError(f"{path} holds colours ({file.mode}), not a label for each pixel")
                 values = torch.from_numpy(np.array(file).astype(np.int64))  # unsigned bytes would wrap around below 0
-        except (OSError, UnidentifiedImageError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow has them
             raise ValueError(f"the mask {path} cannot be read: {error}") from error
         if values.shape != image.shape[-2:]:
             given, wanted = (f"{shape[1]} x {shape[0]}" for shape in (values.shape, image.shape[-2:]))

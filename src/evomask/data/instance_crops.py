@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from evomask.data.decode import UnreadableImage
@@ -73,8 +72,10 @@ class InstanceCrops(Dataset[Sample]):
         high, wide = (min(side, max(1, round(part / scale))) for side, part in ((height, rows), (width, columns)))
         top, left = (int(torch.randint(side - part + 1, ())) for side, part in ((height, high), (width, wide)))
         image = functional.resized_crop(image, top, left, high, wide, [rows, columns], antialias=True)
-        masks = tv_tensors.Mask(found.masks)  # of which torchvision takes the nearest pixel
-        masks = functional.resized_crop(masks, top, left, high, wide, [rows, columns]).as_subclass(Tensor)
+        nearest = (
+            functional.InterpolationMode.NEAREST_EXACT
+        )  # the other one shifts them by up to half a pixel against the image
+        masks = functional.resized_crop(found.masks, top, left, high, wide, [rows, columns], interpolation=nearest)
         if (high, wide) != (height, width):
             return image, Instances(boxes_of(masks), found.labels, masks)
         return image, Instances(found.boxes * torch.tensor([columns / width, rows / height] * 2), found.labels, masks)

@@ -48,7 +48,9 @@ class LabelledCrops(Dataset[tuple[Tensor, int, int]]):
         if not source.classes:
             raise ValueError(f"{source.name(0)} and the other images have no labels: {ADVICE}")
         if distortion is not None and channels != 3:
-            raise ValueError(f"RandAugment distorts images of 3 channels, not of {channels}: leave it out")
+            raise ValueError(
+                f"RandAugment distorts images of 3 channels, not of {channels}: leave it out with --distortion None"
+            )
         self.source = source
         self._seed = seed
         self._images = ReadableImages(source, channels, size, seed)

@@ -1,11 +1,11 @@
-"""Batches of images for training, and the watch over files that cannot be read."""
+"""Images in batches, for training and to look at all of them; and the watch over files that cannot be read."""
 
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from evomask.data.images import ImageSource
 from evomask.data.sampler import Key, StepSampler
@@ -62,7 +62,7 @@ def load_batches(
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
-                reason = "a process that loads images died, often for want of memory: lower --data.workers"
+                reason = "a process that loads images died, often for want of memory: use fewer workers"
                 raise ValueError(reason) from error
             # An image comes back under another number than was asked for where its file could not be read.
             for (_, asked), used in zip(keys, batch[-1].tolist(), strict=True):
@@ -80,8 +80,22 @@ def load_batches(
             batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no other word for it
 
 
+def in_order(
+    dataset: Dataset[Any], batch_size: int | None, workers: int, collate: Callable[[list[Any]], Any] | None = None
+) -> DataLoader[Any]:
+    """All of a data set, once, in its order.
+
+    Args:
+        dataset: what to look at.
+        batch_size: None: one at a time, and no batches.
+        workers: processes that load images.
+        collate: puts samples together where they cannot be stacked.
+    """
+    return DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=_be_a_quiet_worker)
+
+
 def _be_a_quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # Ctrl-C, `timeout` and job schedulers signal all processes of a group: the training process saves and ends its workers.
+    # Ctrl-C, `timeout` and job schedulers signal all processes of a group: the main process saves and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -41,7 +41,7 @@ def read_classes(path: Path) -> list[str]:
         ValueError: there is no such file, fewer than two names, or one of them twice.
     """
     try:
-        names = [line.strip() for line in path.read_text().splitlines()]
+        names = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the list of classes {path} cannot be read: {error}") from error
     while names and not names[-1]:

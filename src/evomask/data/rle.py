@@ -1,5 +1,6 @@
 """Masks as COCO stores them, polygons and run lengths, by pycocotools."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -52,7 +53,7 @@ def usable_segmentation(segmentation: Any, size: tuple[int, int]) -> Any:
     """The same without polygons of under three corners, which pycocotools takes for boxes; None where nothing is left.
 
     Raises:
-        ValueError: it is of another kind, or its run lengths are of another size.
+        ValueError: it is of another kind, or its run lengths are damaged or of another size.
     """
     if segmentation is None or segmentation == []:
         return None
@@ -63,9 +64,15 @@ def usable_segmentation(segmentation: Any, size: tuple[int, int]) -> Any:
             raise ValueError(f"its run lengths are of size {segmentation.get('size')}, and its image is of {list(size)}")
         if isinstance(counts, list) and not (_is_numbers(counts) and sum(counts) == size[0] * size[1]):
             raise ValueError("its run lengths do not add up to the pixels of its image")
+        if isinstance(counts, str):
+            library = pycocotools_mask()
+            try:
+                library.decode(segmentation)
+            except (ValueError, RuntimeError) as error:
+                raise ValueError(f"its run lengths are damaged: {error}") from error
         return segmentation
     raise ValueError("its segmentation is neither polygons nor run lengths")
 
 
 def _is_numbers(values: Sequence[Any]) -> bool:
-    return isinstance(values, list) and all(isinstance(value, (int, float)) for value in values)
+    return isinstance(values, list) and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)

@@ -276,7 +276,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used here ({reason}): try --train.device auto") from error
+        raise ValueError(f"device {name!r} cannot be used here ({reason}): try auto") from error
     device = torch.device(name)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)

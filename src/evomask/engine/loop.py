@@ -69,7 +69,8 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("epochs", "batch_size", "micro_batches", "log_every", "keep", "max_nonfinite", "timeout_seconds"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--train.{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+                option = name.replace("_", "-")
+                raise ValueError(f"--train.{option}, or --loop.{option}, must be at least 1, not {getattr(self, name)}")
 
 
 def share_out(config: TrainConfig) -> TrainConfig:

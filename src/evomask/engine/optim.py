@@ -47,10 +47,14 @@ bias of attention.
 """
 
 
+def tokens_and_positions(model: nn.Module) -> list[str]:
+    """The names of the parameters that are spared weight decay though they have several dimensions."""
+    return [name for name, _ in model.named_parameters() if TOKENS_AND_POSITIONS.search(name)]
+
+
 def build_adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """Fused AdamW; weight decay leaves out one-dimensional parameters, tokens and positions, as MAE, BEiT and SimMIM do."""
-    tokens = [name for name, _ in model.named_parameters() if TOKENS_AND_POSITIONS.search(name)]
-    groups = param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=tokens)
+    groups = param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=tokens_and_positions(model))
     # The rate is a tensor of the loop's choosing at every step; 0 here shows that none was forgotten.
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
 
@@ -61,7 +65,7 @@ def build_layer_decayed_adamw(
     """Fused AdamW, whose rate falls by `layer_decay` from each block to the one before it (BEiT, MAE).
 
     The head and the last norm have the full rate, block i of L the `layer_decay ** (L - i)` of it (i from 0), the embedding
-    `layer_decay ** (L + 1)`. One-dimensional parameters have no weight decay, and what is frozen is left out.
+    `layer_decay ** (L + 1)`. One-dimensional parameters, tokens and positions have no weight decay; what is frozen is left out.
 
     Args:
         model: what is trained.
@@ -70,10 +74,11 @@ def build_layer_decayed_adamw(
         encoder: the part of the model that has these blocks, where it is not all of it; it has no head, and its last norm goes
             with its last block. The rest has the full rate.
     """
+    decayed = model if encoder is None else encoder
+    spared = tokens_and_positions(decayed)
+    groups = param_groups_layer_decay(decayed, config.weight_decay, no_weight_decay_list=spared, layer_decay=layer_decay)
     if encoder is None:
-        groups = param_groups_layer_decay(model, config.weight_decay, layer_decay=layer_decay)
         return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
-    groups = param_groups_layer_decay(encoder, config.weight_decay, layer_decay=layer_decay)
     for group in groups:
         group["lr_scale"] *= layer_decay  # timm gives the full rate to the last layer it finds, and that is no head here
     inside = {id(parameter) for parameter in encoder.parameters()}

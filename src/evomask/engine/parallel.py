@@ -44,7 +44,7 @@ def shard(model: nn.Module, device: torch.device, half: bool) -> None:
         ValueError: there is only this process, and torchrun has not started it.
     """
     if not torch.distributed.is_initialized():
-        raise ValueError("--train.parallel fsdp spreads a model over processes: start them with torchrun, or leave it at ddp")
+        raise ValueError("fsdp spreads a model over processes: start them with torchrun, or leave parallel at ddp")
     with distributed.agreed():  # what follows waits for the other processes, and one of them may have failed at its images
         pass
     mesh = init_device_mesh(device.type, (distributed.world_size(),))

@@ -104,7 +104,7 @@ def _knn_bars(found: Mapping[str, dict[str, Any]]) -> str:
     accuracy = {
         label: found[name]["metrics"]["top1"]
         for name, label in (("knn", "pretrained"), ("knn_untrained", "untrained"))
-        if name in found
+        if name in found and "top1" in found[name]["metrics"]
     }
     if not accuracy:
         return ""

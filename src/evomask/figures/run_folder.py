@@ -1,6 +1,7 @@
 """What a run has left in its folder so far, as the pages about it need it."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,8 @@ from evomask.engine.metrics import MONITOR, read_metrics
 from evomask.figures import curves
 from evomask.figures.sliders import Stages, read_stages
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -24,9 +27,12 @@ class RunFolder:
     def record(self) -> dict[str, Any]:
         """config.json: command, config, versions, machine."""
         try:
-            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            record = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.path} is no run folder: it has no config.json that can be read") from error
+        if not (isinstance(record, dict) and "command" in record and isinstance(record.get("config"), dict)):
+            raise ValueError(f"{self.path} is no run folder: its config.json is of something else")
+        return record
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -45,11 +51,11 @@ class RunFolder:
 
     @cached_property
     def results(self) -> dict[str, dict[str, Any]]:
-        """By name: results/NAME.json, and what `evomask evaluate --out RUN/results/NAME` has left."""
+        """By name: results/NAME.json, and what `evomask evaluate --out RUN/results/NAME` has left; no other json."""
         folder = self.path / "results"
         files = {path.stem: path for path in folder.glob("*.json")}
         files |= {path.parent.name: path for path in folder.glob("*/result.json")}
-        return {name: json.loads(files[name].read_text()) for name in sorted(files)}
+        return {name: result for name in sorted(files) if (result := _result(files[name])) is not None}
 
     @cached_property
     def stages(self) -> Stages | None:
@@ -73,6 +79,18 @@ class RunFolder:
     def looks_seconds(self) -> float:
         """What the measurements during training took together."""
         return float(sum(curves.series(self.monitor, "monitor_seconds")[1]))
+
+
+def _result(file: Path) -> dict[str, Any] | None:
+    """None, and a word in the log, where it is none: it must not cost a run its report."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        found = None
+    if isinstance(found, dict) and isinstance(found.get("metrics"), dict):
+        return found
+    logger.warning("%s is not the result of an evaluation, and is left out", file)
+    return None
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -33,6 +33,7 @@ LINES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "
 P = ParamSpec("P")
 
 _STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # names of classes and runs may have a $
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,

@@ -26,6 +26,7 @@ SWIN_WINDOWS = 8
 FOREIGN_PARTS = {
     "patch_embed.backbone.": "a convolutional network before its patches",
     "attn_pool.": "attention pooling as SigLIP has",
+    "rope_embed.": "rotary positions as DINOv3 has",
 }
 """Of ViTs that are none of the layouts, and would be misread although most of their tensors fit."""
 
@@ -142,10 +143,17 @@ def _swin(weights: Weights, hints: Hints) -> nn.Module:
     tables = [weights[f"layers.{stage}.blocks.0.attn.relative_position_bias_table"] for stage in stages]
     window = (math.isqrt(len(tables[0])) + 1) // 2
     side = SWIN_WINDOWS * window
+    native = (side * patch[0], side * patch[1])
+    size = hints.image_size or native
+    # At a size where timm makes windows smaller, tables would not fit: it is built as it was, and resized with its weights.
+    for stage, table in enumerate(tables):
+        tokens = min(length // cell for length, cell in zip(size, patch, strict=True)) / 2**stage
+        if tokens < (math.isqrt(len(table)) + 1) // 2:
+            size = native
     hidden, _ = _mlp(weights, "layers.0.blocks.0")
     norm: Any = partial(nn.LayerNorm, eps=hints.eps)
     return SwinTransformer(
-        img_size=hints.image_size or (side * patch[0], side * patch[1]),
+        img_size=size,
         patch_size=patch[0],
         in_chans=channels,
         num_classes=_rows(weights, "head.fc.weight"),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from timm.layers.drop import DropPath
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -30,6 +31,8 @@ def add_classifier(model: nn.Module, classes: int, *, pooling: Pooling = "mean",
         ValueError: a class token is asked for that the model does not have.
     """
     timm_model: Any = model
+    if isinstance(model, VisionTransformerDistilled) and pooling == "mean":
+        raise ValueError("a distilled DeiT reads its class and distillation tokens: take --pooling token")
     if pooling == "token" and not getattr(timm_model, "num_prefix_tokens", 0):
         raise ValueError(f"{type(model).__name__} has no class token: use the mean over patches")
     if hasattr(timm_model, "num_prefix_tokens"):  # Swin has its own head, which takes the mean
@@ -38,9 +41,10 @@ def add_classifier(model: nn.Module, classes: int, *, pooling: Pooling = "mean",
         timm_model.reset_classifier(classes)
     if isinstance(model, VisionTransformer) and pooling == "mean":
         timm_model.norm, timm_model.fc_norm = nn.Identity(), nn.LayerNorm(model.embed_dim, eps=1e-6)
-    head = timm_model.get_classifier()
-    nn.init.trunc_normal_(head.weight, std=HEAD_STD)
-    nn.init.zeros_(head.bias)
+    heads = timm_model.get_classifier()  # a distilled DeiT has two
+    for head in heads if isinstance(heads, tuple) else (heads,):
+        nn.init.trunc_normal_(head.weight, std=HEAD_STD)
+        nn.init.zeros_(head.bias)
     set_drop_path(model, drop_path)
     return model
 

@@ -30,8 +30,8 @@ def join_gates(weights: Weights) -> None:
 
 def fold_class_position(weights: Weights) -> None:
     """With registers, timm keeps positions of patches alone: that of the class token is added to it, registers have none."""
-    positions = weights["pos_embed"]
-    if "reg_token" in weights and math.isqrt(positions.shape[1] - 1) ** 2 == positions.shape[1] - 1:
+    positions = weights.get("pos_embed")
+    if positions is not None and "reg_token" in weights and math.isqrt(positions.shape[1] - 1) ** 2 == positions.shape[1] - 1:
         weights["cls_token"] = weights["cls_token"] + positions[:, :1]
         weights["pos_embed"] = positions[:, 1:]
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -53,7 +54,9 @@ def load_timm(name: str, source: str) -> Pretrained:
     try:
         model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the hub's client, the network below it or the files give rise to
-        raise ValueError(f"{source} cannot be loaded by timm: {one_line(error)}") from error
+        similar = get_close_matches(name.partition(".")[0], timm.list_models(pretrained=True), n=1)
+        hint = "" if timm.is_model(name.partition(".")[0]) or not similar else f": did you mean timm:{similar[0]}?"
+        raise ValueError(f"{source} cannot be loaded by timm: {one_line(error)}{hint}") from error
     config = model.pretrained_cfg
     # timm loads strictly: it raises where a tensor is missing or one too many.
     return Pretrained(model, config["mean"], config["std"], f"loaded all {len(model.state_dict())} tensors, by timm")

@@ -12,6 +12,7 @@ from evomask.engine.checkpoint import checkpoints
 from evomask.engine.loop import share_out
 from evomask.engine.pretrain import PretrainConfig
 from evomask.engine.run import begun_by_this_job, check_all_see, create_run, from_dict, read_run, record_of, write_atomically
+from evomask.engine.signals import Stopped
 from evomask.figures.classification import calibration, confusion_matrix
 from evomask.figures.retrieval import found_images
 from evomask.figures.segmentation import segmentations
@@ -60,15 +61,21 @@ def start_evaluation(task: str, spec: str, config: Any, out: Path | None, comman
         folder = distributed.from_first(lambda: out or free_folder(wanted))
         if not TASKS[task].trains:
             distributed.from_first(lambda: make_result_folder(folder))
-            return _finish(task, spec, encoder, config, folder, resume=False)
+            try:
+                return _finish(task, spec, encoder, config, folder, resume=False)
+            finally:
+                if distributed.rank() == 0 and not any(folder.iterdir()):
+                    folder.rmdir()  # what has failed is not in the way of the next try
         config = replace(config, loop=share_out(config.loop))
         distributed.from_first(lambda: create_run(folder, config, command, task=task, encoder=spec))
         check_all_see(folder)
         try:
             return _finish(task, spec, encoder, config, folder, resume=False)
-        except ValueError:
-            if distributed.rank() == 0 and not checkpoints(folder):
-                shutil.rmtree(folder)  # a mistake leaves no folder behind that would be in the way of the next try
+        except Exception as error:
+            # What fails before anything was learnt leaves no folder behind that would be in the way of the next try.
+            nothing_learnt = not any(map(checkpoints, (folder, *folder.glob("*/"))))
+            if distributed.rank() == 0 and nothing_learnt and not isinstance(error, Stopped):
+                shutil.rmtree(folder)
             raise
 
 

@@ -49,7 +49,7 @@ def _host_of(spec: str) -> tuple[Host, PretrainConfig] | None:
         return build_host(config).eval(), config
     folder = Path(spec)
     if (folder / MANIFEST).is_file():
-        config = read_run(folder.parents[1], PretrainConfig)
+        config = read_run(folder.resolve().parents[1], PretrainConfig)
         host = build_host(config)
         host.load_state_dict({key.removeprefix("model."): value for key, value in read_shards(folder, "model.").items()})
         return host.eval(), config

@@ -24,6 +24,9 @@ FIRST_PORT = 7860
 MOST_MEGABYTES = 64
 """Of an image file."""
 
+KEPT_SECONDS = (3_600, 86_400)
+"""How often pictures that the page has shown are looked over, and how old they are when they are deleted."""
+
 PICTURES = {
     "original": "Image: click a patch",
     "groups": "Groups of its tree",
@@ -110,7 +113,7 @@ def build_page(explorer: Explorer, encoders: Sequence[str], image: str, second: 
         image: the name of the one to begin with.
         second: the spec to compare the first one with, or none.
     """
-    with gr.Blocks(title="evomask explorer", analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(title="evomask explorer", analytics_enabled=False, fill_width=True, delete_cache=KEPT_SECONDS) as page:
         gr.HTML("<h1>evomask explorer</h1>")
         shown, place = gr.State(image), gr.State((0.5, 0.5))
         with gr.Row():

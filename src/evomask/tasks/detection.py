@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evomask.data.instance_crops import InstanceCrops, collate
+from evomask.data.instance_crops import InstanceCrops, WholeInstanceImages, collate
 from evomask.data.instances import InstanceSource
 from evomask.data.loader import load_batches
 from evomask.engine import distributed, parallel
@@ -22,6 +22,7 @@ from evomask.models.feature_pyramid import FeaturePyramid
 from evomask.tasks.average_precision import check_can_be_measured
 from evomask.tasks.detection_data import DetectionDataConfig
 from evomask.tasks.detections import Detections, detect_all
+from evomask.tasks.readable import check_readable
 from evomask.tasks.validation_log import ValidationLog, final_metrics
 
 
@@ -61,8 +62,9 @@ class DetectionConfig(DetectionDataConfig):
     def __post_init__(self):
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"--scale is a range of factors above 0, the smaller first, not {self.scale[0]} {self.scale[1]}")
-        if self.validate_every < 1:
-            raise ValueError(f"--validate-every must be at least 1, not {self.validate_every}")
+        for name in ("image_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
 
 
 def detection(encoder: Encoder, config: DetectionConfig, out: Path, resume: bool = False) -> dict[str, float]:
@@ -97,6 +99,8 @@ def detection(encoder: Encoder, config: DetectionConfig, out: Path, resume: bool
         )
     if settings.checkpoint_activations:
         parallel.checkpoint_activations(detector)
+    if not resume and config.val is not None:
+        check_readable(WholeInstanceImages(val, config.image_size), config.workers)
     dataset = InstanceCrops(source, config.image_size, encoder.in_chans, settings.seed, config.scale, config.flip)
     if settings.parallel == "fsdp":
         parallel.shard(detector, device, half=use_bfloat16(settings.precision, device))

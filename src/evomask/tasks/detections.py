@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from evomask.data.instance_crops import WholeInstanceImages, collate
 from evomask.data.instances import InstanceSource, to_xywh
+from evomask.data.loader import in_order
 from evomask.data.rle import encode_masks
 from evomask.engine import distributed
 from evomask.engine.progress import ProgressBar
@@ -83,7 +84,7 @@ def detect_all(
     # As many in each process: a sharded model is computed by all together.
     own = [index % len(source) for index in distributed.own_share(len(source))]
     found: list[list[Detection]] = []
-    loader = DataLoader(Subset(WholeInstanceImages(source, size), own), batch_size, num_workers=workers, collate_fn=collate)
+    loader = in_order(Subset(WholeInstanceImages(source, size), own), batch_size, workers, collate)
     with distributed.agreed(), closing(ProgressBar(title, len(own))) as bar:
         for images, sizes in loader:
             sizes = [(height, width) for height, width in sizes.tolist()]

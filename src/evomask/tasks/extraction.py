@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from evomask.data.descriptor_file import DescriptorFile, DescriptorWriter, Precision
 from evomask.data.images import ImageSource
+from evomask.data.loader import in_order
 from evomask.data.revisited import Box
 from evomask.data.scaled_images import ScaledImages
 from evomask.engine import distributed
@@ -74,7 +75,7 @@ def extract_descriptors(
 
     writer = distributed.from_first(lambda: DescriptorWriter(path, len(images), descriptor.width, precision))
     done = 0
-    batches = iter(DataLoader(own, batch_size, num_workers=workers, collate_fn=list))
+    batches = iter(in_order(own, batch_size, workers, list))
     with closing(ProgressBar(title, len(own))) as bar:
         while done < len(own):
             with distributed.agreed():

@@ -98,9 +98,9 @@ def finetune(encoder: Encoder, config: FinetuneConfig, out: Path, resume: bool =
     """
     settings = config.loop
     source, val = config.sources(encoder)
+    check_trainable(source)
     if config.label_share < 1:
         source = StratifiedSubset(source, config.label_share, settings.seed)
-    check_trainable(source)
     device = distributed.pick_device(settings.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

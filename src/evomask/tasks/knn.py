@@ -1,6 +1,7 @@
 """k nearest neighbours in the features of a frozen encoder: the quickest look at what it has learnt.
 
-The protocol is DINO's (Caron et al., 2021): k = 20, cosine similarity, votes weighted by exp(similarity / 0.07).
+Neighbours vote as DINO's (Caron et al., 2021): k = 20, cosine similarity, votes weighted by exp(similarity / 0.07). Features
+are the mean of the patch tokens, not the class token, and images are seen whole.
 """
 
 from dataclasses import dataclass
@@ -31,6 +32,12 @@ class KnnConfig(LabelledDataConfig):
     batch_size: int = 128
     device: str = "auto"
 
+    def __post_init__(self):
+        if self.k < 1:
+            raise ValueError(f"--k must be at least 1, not {self.k}")
+        if self.temperature <= 0:
+            raise ValueError(f"--temperature must be above 0, not {self.temperature}")
+
 
 def evaluate_knn(encoder: Encoder, config: KnnConfig) -> dict[str, float]:
     """Accuracy of `encoder` in percent: `top1`, `top5`, and `majority`, that of always naming the commonest class."""
@@ -52,7 +59,7 @@ def evaluate_knn(encoder: Encoder, config: KnnConfig) -> dict[str, float]:
 def class_votes(
     train_features: Tensor, train_labels: Tensor, features: Tensor, classes: int, k: int, temperature: float
 ) -> Tensor:
-    """(n, classes) float, the weighted votes of the k training features nearest to each of `features` (n, D)."""
+    """(n, classes) float, the shares of the weighted votes of the k training features nearest to each of `features` (n, D)."""
     neighbours = normalize(train_features, dim=1)
     parts = normalize(features, dim=1).split(1024)  # never all similarities at once
     return torch.cat([_votes(part @ neighbours.T, train_labels, classes, k, temperature) for part in parts])
@@ -77,5 +84,5 @@ def leave_one_out_accuracy(
 
 def _votes(similarity: Tensor, train_labels: Tensor, classes: int, k: int, temperature: float) -> Tensor:
     nearest_similarity, nearest = similarity.topk(min(k, similarity.shape[1]), dim=1)
-    weight = (nearest_similarity / temperature).exp().unsqueeze(-1)
+    weight = (nearest_similarity / temperature).softmax(dim=1).unsqueeze(-1)  # exp alone overflows at a low temperature
     return (one_hot(train_labels[nearest], classes) * weight).sum(dim=1)

@@ -5,10 +5,11 @@ from contextlib import closing
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from evomask.data.images import ImageSource
 from evomask.data.labelled import LabelledImages
+from evomask.data.loader import in_order
 from evomask.engine import distributed
 from evomask.engine.progress import ProgressBar
 from evomask.models.encoders import Encoder
@@ -45,7 +46,7 @@ def for_all_images(
     )
     results, labels, done = [], [], 0
     with distributed.agreed(), closing(ProgressBar(title, len(own))) as bar:
-        for images_uint8, label in DataLoader(own, batch_size, num_workers=workers):
+        for images_uint8, label in in_order(own, batch_size, workers):
             results.append(compute(images_uint8.to(device)).float().cpu())
             labels.append(label)
             done += len(label)

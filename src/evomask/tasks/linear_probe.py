@@ -59,6 +59,8 @@ class LinearProbeConfig(LabelledDataConfig):
     def __post_init__(self):
         if not self.rates or min(self.rates) <= 0:
             raise ValueError(f"--rates are learning rates above 0, not {self.rates}")
+        if self.optim.base_lr <= 0:
+            raise ValueError(f"--optim.base-lr must be above 0, not {self.optim.base_lr}: --rates are multiples of it")
         if self.validate_every < 1:
             raise ValueError(f"--validate-every must be at least 1, not {self.validate_every}")
         if self.loop.parallel != "ddp" or self.loop.checkpoint_activations:
@@ -104,9 +106,9 @@ def linear_probe(encoder: Encoder, config: LinearProbeConfig, out: Path, resume:
     """
     settings = config.loop
     source, val = config.sources(encoder)
+    check_trainable(source)
     if config.label_share < 1:
         source = StratifiedSubset(source, config.label_share, settings.seed)
-    check_trainable(source)
     device = distributed.pick_device(settings.device)
     encoder.model.to(device)
     with torch.random.fork_rng(devices=[]):

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from evomask.data.image_masks import IGNORED, ClassMaskSource, ImageMaskFolders, WholeImages
-from evomask.data.loader import load_batches
+from evomask.data.loader import in_order, load_batches
 from evomask.data.segmentation_crops import SegmentationCrops, fitting_size
 from evomask.engine import distributed, parallel
 from evomask.engine.loop import StepResult, TrainConfig, train
@@ -31,6 +31,7 @@ from evomask.models.encoders import Encoder
 from evomask.models.feature_pyramid import SEGMENTATION_BLOCKS, FeaturePyramid
 from evomask.models.segmenter import Segmenter
 from evomask.tasks.classification import PREDICTIONS
+from evomask.tasks.readable import check_readable
 from evomask.tasks.segmentation_data import SegmentationDataConfig
 from evomask.tasks.segmentation_metrics import ClassScores, Example, Segmentations, confusion_of
 from evomask.tasks.sliding_window import sliding_logits
@@ -126,7 +127,7 @@ def segmentation(encoder: Encoder, config: SegmentationConfig, out: Path, resume
     settings = config.loop
     source, val = config.sources(encoder)
     if not resume and isinstance(val, ImageMaskFolders):
-        _read_all(val, config.workers)
+        check_readable(WholeImages(val), config.workers)
     device = distributed.pick_device(settings.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -173,14 +174,6 @@ def segmentation(encoder: Encoder, config: SegmentationConfig, out: Path, resume
     return final_metrics(out) | ClassScores.of(found).by_class(source.classes)
 
 
-def _read_all(source: ClassMaskSource, workers: int) -> None:
-    """Raise a ValueError about a broken image or mask now, and not after thousands of steps, at the first validation."""
-    own = range(distributed.rank(), len(source), distributed.world_size())
-    with distributed.agreed(), closing(ProgressBar("reading validation masks", len(own))) as bar:
-        for done, _ in enumerate(DataLoader(Subset(WholeImages(source), own), batch_size=None, num_workers=workers), start=1):
-            bar.update(done)
-
-
 class SegmentationStep:
     """One micro-batch of `SegmentationCrops` -> loss of both heads. Pixels without a label count as 0."""
 
@@ -219,8 +212,7 @@ def segment_all(
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     pairs = WholeImages(source)
     with distributed.agreed(), closing(ProgressBar("validation images", len(own))) as bar:
-        loader = DataLoader(Subset(pairs, own), batch_size=None, num_workers=config.workers)
-        for done, (image, labels) in enumerate(loader, start=1):
+        for done, (image, labels) in enumerate(in_order(Subset(pairs, own), None, config.workers), start=1):
             example = _segment(segmenter, image, labels, encoder, config, device)
             confusion += confusion_of(example.predicted, example.labels, classes)
             bar.update(done)

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
-from evomask.data.loader import load_batches
+from evomask.data.loader import in_order, load_batches
 from evomask.data.question_images import QuestionCrops, WholeQuestionImages
 from evomask.data.questions import Questions
 from evomask.data.scenes import Scenes
@@ -230,7 +230,7 @@ class VisualLanguageModel:
         half = use_bfloat16(config.loop.precision, self._language.device)
         said: list[str] = []
         with torch.no_grad(), distributed.agreed(), closing(ProgressBar(title, len(own))) as bar:
-            for images, indices in DataLoader(dataset, batch_size, num_workers=config.workers):
+            for images, indices in in_order(dataset, batch_size, config.workers):
                 prompts = [config.prompt.format(questions.texts[index]) for index in indices.tolist()]
                 with torch.autocast(self._language.device.type, torch.bfloat16, enabled=half):
                     said += self._language.answer(
