@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb as rgb_of
 from evomask.figures.attention import QUERY
 from evomask.figures.style import COVERED
 
-LEAST_SIDE = 448
+LEAST_SIDE = 224
 """Of a painted picture, in pixels."""
 
 _HEAT = (255 * colormaps["magma"](np.arange(256))[:, :3]).round().astype(np.uint8)
@@ -57,8 +57,8 @@ def paint_dot(picture: np.ndarray, grid: tuple[int, ...], query: tuple[int, int]
     height, width = picture.shape[:2]
     y, x = ((place + 0.5) * side / count for place, side, count in zip(query, (height, width), grid, strict=True))
     distance = np.hypot(*np.ogrid[-y : height - y, -x : width - x])
-    painted[distance < 9] = 255
-    painted[distance < 7] = _bytes(QUERY)
+    painted[distance < 6] = 255
+    painted[distance < 4] = _bytes(QUERY)
     return painted
 
 

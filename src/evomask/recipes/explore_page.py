@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import torch
 import uvicorn
 from fastapi import FastAPI
 from gradio.themes import Default
@@ -171,6 +172,8 @@ class Server:
 
     def __init__(self, page: gr.Blocks, host: str, port: int | None):
         listener = listen_on(host, port)
+        # A browser on this machine needs a core of its own to show what has been drawn, while the next picture is computed.
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
         number = listener.getsockname()[1]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{number}/"
         app = gr.mount_gradio_app(
