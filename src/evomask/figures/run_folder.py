@@ -30,7 +30,7 @@ class RunFolder:
             record = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.path} is no run folder: it has no config.json that can be read") from error
-        if not (isinstance(record, dict) and "command" in record and isinstance(record.get("config"), dict)):
+        if not (isinstance(record, dict) and isinstance(record.get("config"), dict)):
             raise ValueError(f"{self.path} is no run folder: its config.json is of something else")
         return record
 
