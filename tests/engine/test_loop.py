@@ -136,5 +136,5 @@ def test_another_seed_draws_otherwise(tmp_path: Path, regression: Make) -> None:
 
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "micro_batches", "log_every", "keep", "max_nonfinite"])
 def test_a_count_of_none_is_refused_by_the_name_of_its_flag(name: str) -> None:
-    with pytest.raises(ValueError, match=f"--train.{name.replace('_', '-')} must be at least 1, not 0"):
+    with pytest.raises(ValueError, match=f"--loop.{name.replace('_', '-')}, must be at least 1, not 0"):
         TrainConfig(**{name: 0})  # type: ignore[arg-type]
