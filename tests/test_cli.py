@@ -80,7 +80,7 @@ def made() -> list[str]:
         ("pretrain demo --host.encoder.name vit_tiny", ["timm knows no model 'vit_tiny'", "timm.list_models"]),
         ("pretrain demo --host.encoder.patch-size 9", ["patches of 9 x 9 px do not divide"]),
         ("pretrain demo --data.root nowhere", ["nowhere"]),
-        ("pretrain demo --train.device gpu", ["'gpu'", "--train.device auto"]),
+        ("pretrain demo --train.device gpu", ["'gpu'", "try auto"]),
         ("resume", ["run's folder", "evomask resume --help"]),
         ("resume a b", ["b", "evomask resume --help"]),
         ("resume nowhere", ["nowhere is no run folder"]),
