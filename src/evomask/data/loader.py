@@ -82,8 +82,8 @@ def load_batches(
 
 def in_order(
     dataset: Dataset[Any], batch_size: int | None, workers: int, collate: Callable[[list[Any]], Any] | None = None
-) -> DataLoader[Any]:
-    """All of a data set, once, in its order.
+) -> Iterator[Any]:
+    """Yield all of a data set, once, in its order.
 
     Args:
         dataset: what to look at.
@@ -91,7 +91,13 @@ def in_order(
         workers: processes that load images.
         collate: puts samples together where they cannot be stacked.
     """
-    return DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=_be_a_quiet_worker)
+    loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=_be_a_quiet_worker)
+    batches = iter(loader)
+    try:
+        yield from batches
+    finally:
+        if workers:  # as above
+            batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _be_a_quiet_worker(_: int) -> None:
