@@ -72,9 +72,7 @@ class InstanceCrops(Dataset[Sample]):
         high, wide = (min(side, max(1, round(part / scale))) for side, part in ((height, rows), (width, columns)))
         top, left = (int(torch.randint(side - part + 1, ())) for side, part in ((height, high), (width, wide)))
         image = functional.resized_crop(image, top, left, high, wide, [rows, columns], antialias=True)
-        nearest = (
-            functional.InterpolationMode.NEAREST_EXACT
-        )  # the other one shifts them by up to half a pixel against the image
+        nearest = functional.InterpolationMode.NEAREST_EXACT  # NEAREST would shift masks by up to half a pixel
         masks = functional.resized_crop(found.masks, top, left, high, wide, [rows, columns], interpolation=nearest)
         if (high, wide) != (height, width):
             return image, Instances(boxes_of(masks), found.labels, masks)

@@ -1,7 +1,8 @@
 """Images in batches, for training and to look at all of them; and the watch over files that cannot be read."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Any, Protocol
 
 import torch
@@ -54,8 +55,7 @@ def load_batches(
         worker_init_fn=_be_a_quiet_worker,
     )
     unreadable: set[int] = set()
-    batches = iter(loader)
-    try:
+    with closing(_until_done(loader)) as batches:
         for keys in sampler:
             try:
                 batch = next(batches)
@@ -73,11 +73,6 @@ def load_batches(
                 count = f"{len(unreadable)} of {len(dataset)} files"
                 raise ValueError(f"{count} cannot be read, more than 1%, {first} for one: mend or remove them")
             yield tuple(batch)
-    finally:
-        # Now, and not once garbage is collected: an error's traceback keeps the iterator, and a process that at its end waits
-        # for workers that outlive a SIGTERM waits for ever.
-        if workers:
-            batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no other word for it
 
 
 def in_order(
@@ -92,12 +87,18 @@ def in_order(
         collate: puts samples together where they cannot be stacked.
     """
     loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=_be_a_quiet_worker)
+    yield from _until_done(loader)
+
+
+def _until_done(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     batches = iter(loader)
     try:
         yield from batches
     finally:
-        if workers:  # as above
-            batches._shutdown_workers()  # type: ignore[attr-defined]
+        # Now, and not once garbage is collected: an error's traceback keeps the iterator, and a process that at its end waits
+        # for workers that outlive a SIGTERM waits for ever.
+        if loader.num_workers:
+            batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no other word for it
 
 
 def _be_a_quiet_worker(_: int) -> None:

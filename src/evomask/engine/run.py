@@ -63,9 +63,10 @@ def begun_by_this_job(wanted: Path | None, numbered: list[Path], command: str) -
 def record_of(folder: Path) -> dict[str, Any]:
     """What config.json says of a folder, whatever made it; nothing where there is none that can be read."""
     try:
-        return json.loads((folder / "config.json").read_text())
+        record = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         return {}
+    return record if isinstance(record, dict) else {}
 
 
 def check_all_see(run: Path) -> None:

@@ -145,11 +145,10 @@ def _swin(weights: Weights, hints: Hints) -> nn.Module:
     side = SWIN_WINDOWS * window
     native = (side * patch[0], side * patch[1])
     size = hints.image_size or native
+    tokens = min(length // cell for length, cell in zip(size, patch, strict=True))
     # At a size where timm makes windows smaller, tables would not fit: it is built as it was, and resized with its weights.
-    for stage, table in enumerate(tables):
-        tokens = min(length // cell for length, cell in zip(size, patch, strict=True)) / 2**stage
-        if tokens < (math.isqrt(len(table)) + 1) // 2:
-            size = native
+    if any(tokens / 2**stage < (math.isqrt(len(table)) + 1) // 2 for stage, table in enumerate(tables)):
+        size = native
     hidden, _ = _mlp(weights, "layers.0.blocks.0")
     norm: Any = partial(nn.LayerNorm, eps=hints.eps)
     return SwinTransformer(

@@ -54,8 +54,8 @@ def load_timm(name: str, source: str) -> Pretrained:
     try:
         model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the hub's client, the network below it or the files give rise to
-        similar = get_close_matches(name.partition(".")[0], timm.list_models(pretrained=True), n=1)
-        hint = "" if timm.is_model(name.partition(".")[0]) or not similar else f": did you mean timm:{similar[0]}?"
+        similar = [] if timm.is_model(name) else get_close_matches(name, timm.list_models(pretrained=True), n=1)
+        hint = f": did you mean timm:{similar[0]}?" if similar else ""
         raise ValueError(f"{source} cannot be loaded by timm: {one_line(error)}{hint}") from error
     config = model.pretrained_cfg
     # timm loads strictly: it raises where a tensor is missing or one too many.

@@ -75,7 +75,7 @@ def extract_descriptors(
 
     writer = distributed.from_first(lambda: DescriptorWriter(path, len(images), descriptor.width, precision))
     done = 0
-    batches = iter(in_order(own, batch_size, workers, list))
+    batches = in_order(own, batch_size, workers, list)
     with closing(ProgressBar(title, len(own))) as bar:
         while done < len(own):
             with distributed.agreed():
