@@ -55,7 +55,8 @@ def test_a_peer_that_is_missing_is_named(
 
 
 def test_overhead_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["bench", "overhead", "--vit", "vit_tiny_patch16_224", "--batch-size", "4", "--turns", "1", "--device", "cpu"]
+    command = ["bench", "overhead", "--vit", "vit_tiny_patch16_224", "--patch-size", "32", "--batch-size", "4"]
+    command += ["--turns", "1", "--device", "cpu"]
     assert main([*command, "--json", str(tmp_path / "rows.json")]) == 0
     assert "evolved masks" in capsys.readouterr().out
     record = json.loads((tmp_path / "rows.json").read_text())

@@ -14,10 +14,11 @@ from PIL import Image
 from evomask.engine.checkpoint import checkpoints, load_checkpoint
 from evomask.engine.metrics import read_metrics
 
-STEPS = 56
+EPOCHS, STEPS = 3, 24
 HANG_SECONDS = 60
 """No fault may keep processes waiting for longer."""
 
+SHORT = ["--train.epochs", str(EPOCHS)]
 Start = Callable[..., Any]
 Begin = Callable[..., Any]
 
@@ -46,12 +47,21 @@ PretrainingImages.__getitem__ = fault
 """
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, start: Start, tiny: list[str]) -> Path:
+    """The small run in one process, as nothing interrupts it."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    processes = start(1, "pretrain", "demo", "--out", str(run), *tiny, *SHORT)
+    assert processes.wait() == [0], processes.errors()
+    return run
+
+
 @pytest.fixture
 def begin(start: Start, tiny: list[str], tmp_path: Path) -> Begin:
     """`begin(fault, *options)`: the small run in two processes."""
 
     def begin_run(fault: str, *options: str) -> Any:
-        return start(2, "pretrain", "demo", "--out", str(tmp_path / "run"), *tiny, *options, fault=fault)
+        return start(2, "pretrain", "demo", "--out", str(tmp_path / "run"), *tiny, *SHORT, *options, fault=fault)
 
     return begin_run
 
@@ -70,12 +80,12 @@ def test_all_are_told_to_end(times: int, begin: Begin, start: Start, undisturbed
     """By a scheduler, and once more by torchrun, which passes its own signal on."""
     run = tmp_path / "run"
     processes = begin("")
-    processes.wait_for_step(run, 20)
+    processes.wait_for_step(run, 8)
     for _ in range(times):
         processes.kill(signal.SIGTERM)
     assert processes.wait(HANG_SECONDS) == [143, 143]
     done = load_checkpoint(run)["step"]
-    assert done > 20
+    assert done > 8
     assert processes.errors() == [f"evomask: stopped by SIGTERM after {done} steps, all saved: `evomask resume {run}` goes on"]
     if times == 2:
         assert_goes_on(run, start, undisturbed, ranks=1)
@@ -84,8 +94,8 @@ def test_all_are_told_to_end(times: int, begin: Begin, start: Start, undisturbed
 @pytest.mark.parametrize("killed", [0, 1])
 def test_one_is_killed(killed: int, begin: Begin, start: Start, undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    processes = begin("", "--train.save-minutes", "0.005")
-    processes.wait_for_step(run, 30)
+    processes = begin("", "--train.save-minutes", "0.002")
+    processes.wait_for_step(run, 10)
     processes.kill(signal.SIGKILL, killed)
     codes = processes.wait(HANG_SECONDS)
     assert codes[killed] == -signal.SIGKILL
@@ -130,11 +140,11 @@ def test_checkpoints_are_written_beside_training(
     """As on a GPU: a signal waits for what is being written, and a disk that is full is said at the next save."""
     run = tmp_path / "run"
     processes = begin(BESIDE, "--train.save-minutes", "0", "--train.parallel", parallel)
-    processes.wait_for_step(run, 20)
+    processes.wait_for_step(run, 8)
     processes.kill(signal.SIGTERM, 0)
     assert processes.wait(HANG_SECONDS) == [143, 143]
     done = load_checkpoint(run)["step"]
-    assert done > 20
+    assert done > 8
     assert len(processes.errors()) == 1
     full = BESIDE + DISK_FULL.format(rank=1, name=f"step_{done + 5:08d}")
     processes = start(2, "resume", str(run), fault=full)
@@ -149,13 +159,13 @@ def test_checkpoints_are_written_beside_training(
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_disk_is_full(rank: int, begin: Begin, start: Start, undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    processes = begin(DISK_FULL.format(rank=rank, name="step_00000030"), "--train.save-minutes", "0")
+    processes = begin(DISK_FULL.format(rank=rank, name="step_00000012"), "--train.save-minutes", "0")
     assert processes.wait(HANG_SECONDS) == [2, 2]
     assert processes.errors() == [
-        f"evomask: the checkpoint of step 30 cannot be written to {run / 'checkpoints'} (No space left on device in process "
-        f"{rank}); step_00000029 is whole: make room, and `evomask resume {run}` goes on from there"
+        f"evomask: the checkpoint of step 12 cannot be written to {run / 'checkpoints'} (No space left on device in process "
+        f"{rank}); step_00000011 is whole: make room, and `evomask resume {run}` goes on from there"
     ]
-    assert load_checkpoint(run)["step"] == 29
+    assert load_checkpoint(run)["step"] == 11
     if rank == 1:
         assert_goes_on(run, start, undisturbed)
 
@@ -164,7 +174,7 @@ def test_the_disk_is_full(rank: int, begin: Begin, start: Start, undisturbed: Pa
 @pytest.mark.parametrize("how", ["sleeps", "is stopped"])
 def test_one_hangs(fault: str, how: str, begin: Begin, start: Start, undisturbed: Path, tmp_path: Path) -> None:
     what = {"sleeps": "import time; time.sleep(1000)", "is stopped": "import signal; os.kill(os.getpid(), signal.SIGSTOP)"}[how]
-    processes = begin(fault.format(rank=1, step=20, what=what), "--train.timeout-seconds", "3", "--train.save-minutes", "0")
+    processes = begin(fault.format(rank=1, step=10, what=what), "--train.timeout-seconds", "3", "--train.save-minutes", "0")
     started = time.monotonic()
     while processes.processes[0].exitcode is None and time.monotonic() - started < HANG_SECONDS:
         time.sleep(0.1)
@@ -174,10 +184,10 @@ def test_one_hangs(fault: str, how: str, begin: Begin, start: Start, undisturbed
     assert codes[0] in (1, 2), "whoever finds out first ends first"
     assert len(processes.errors()) == 1, processes.errors()
     [line] = processes.errors()
-    assert "in step 20" in line
+    assert "in step 10" in line
     place = {AT_IMAGES: "images", AT_STEP: "the model"}[fault]
-    assert f"late is process 1 on {os.uname().nodename} (pid {processes.processes[1].pid}), at {place} of step 20" in line
-    assert load_checkpoint(tmp_path / "run")["step"] == 20
+    assert f"late is process 1 on {os.uname().nodename} (pid {processes.processes[1].pid}), at {place} of step 10" in line
+    assert load_checkpoint(tmp_path / "run")["step"] == 10
     if how == "sleeps" and fault == AT_STEP:
         assert_goes_on(tmp_path / "run", start, undisturbed)
 
@@ -194,7 +204,7 @@ Watch.at = at
 
 def test_the_first_process_waits_until_the_others_know_that_it_has_said_it(begin: Begin) -> None:
     """Without torchrun it is the one that keeps word of who has; the other one of the two would say it once more."""
-    hangs = AT_IMAGES.format(rank=1, step=20, what="import time; time.sleep(1000)")
+    hangs = AT_IMAGES.format(rank=1, step=10, what="import time; time.sleep(1000)")
     processes = begin(FINDS_OUT_LATE + hangs, "--train.timeout-seconds", "3", "--train.save-minutes", "0")
     assert processes.wait(HANG_SECONDS) == [1, 1]
     assert len(processes.errors()) == 1, processes.errors()
@@ -221,14 +231,13 @@ PretrainStep.__call__ = fault
 @pytest.mark.parametrize("spoil", ["result.loss * float('nan')", "result.loss + float('inf')"])
 def test_a_loss_that_is_not_finite_in_one(spoil: str, begin: Begin, start: Start, tiny: list[str], tmp_path: Path) -> None:
     alone = tmp_path / "alone"
-    fault = {"steps": "(20, 33)", "spoil": spoil}
-    short = ["--train.epochs", "5"]
-    single = start(1, "pretrain", "demo", "--out", str(alone), *tiny, *short, fault=NOT_FINITE.format(parts_each=4, **fault))
-    processes = begin(NOT_FINITE.format(parts_each=2, **fault), *short)
+    fault = {"steps": "(10, 17)", "spoil": spoil}
+    single = start(1, "pretrain", "demo", "--out", str(alone), *tiny, *SHORT, fault=NOT_FINITE.format(parts_each=4, **fault))
+    processes = begin(NOT_FINITE.format(parts_each=2, **fault))
     assert processes.wait() == [0, 0], processes.errors()
     assert single.wait() == [0], single.errors()
     rows, expected = read_metrics(tmp_path / "run"), read_metrics(alone)
-    assert [row["step"] for row in rows if row["loss"] is None] == [20, 33]
+    assert [row["step"] for row in rows if row["loss"] is None] == [10, 17]
     assert rows[-1]["skipped_steps"] == 2
     for row, other in zip(rows, expected, strict=True):
         assert row["loss"] == (None if other["loss"] is None else pytest.approx(other["loss"], abs=1e-5))
@@ -248,8 +257,8 @@ def test_losses_that_are_not_finite_stop_all(begin: Begin, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (AT_IMAGES.format(rank=1, step=20, what="raise ValueError('the disk of this machine is gone')"), "is gone (process 1)"),
-        (AT_IMAGES.format(rank=0, step=20, what="raise OSError('the disk is gone')"), "the disk is gone"),
+        (AT_IMAGES.format(rank=1, step=10, what="raise ValueError('the disk of this machine is gone')"), "is gone (process 1)"),
+        (AT_IMAGES.format(rank=0, step=10, what="raise OSError('the disk is gone')"), "the disk is gone"),
     ],
 )
 def test_an_error_in_one_saves_and_ends_all(
@@ -259,7 +268,7 @@ def test_an_error_in_one_saves_and_ends_all(
     assert processes.wait(HANG_SECONDS) == [2, 2]
     [line] = processes.errors()
     assert line.endswith(message)
-    assert load_checkpoint(tmp_path / "run")["step"] == 20
+    assert load_checkpoint(tmp_path / "run")["step"] == 10
     if "process 1" in message:
         assert_goes_on(tmp_path / "run", start, undisturbed, ranks=1)
 
@@ -335,8 +344,8 @@ def test_a_mistake_is_said_once(arguments: list[str], message: str, start: Start
 
 
 def test_another_run_in_the_same_folder(begin: Begin, start: Start, tmp_path: Path) -> None:
-    processes = begin(AT_IMAGES.format(rank=1, step=20, what="import time; time.sleep(1000)"))
-    processes.wait_for_step(tmp_path / "run", 15)
+    processes = begin(AT_IMAGES.format(rank=1, step=10, what="import time; time.sleep(1000)"))
+    processes.wait_for_step(tmp_path / "run", 9)
     second = start(2, "resume", str(tmp_path / "run"))
     assert second.wait(HANG_SECONDS) == [2, 2]
     [line] = second.errors()

@@ -100,6 +100,7 @@ def test_two_nodes_one_of_which_is_lost_and_replaced(
     run = tmp_path / "run"
     command = ["-m", "evomask.cli", "pretrain", "demo", "--out", str(run), *tiny, "--train.save-minutes", "0.005"]
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port}", "--rdzv-id", "job 7"]
+    meeting += ["--rdzv-conf", "keep_alive_interval=1"]  # a node that is silent for three of these is gone; else of 5 s each
     meeting += ["--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3"]
     first = torchrun(*meeting, "--local-addr", "127.0.0.1", *command)
     wait_until_reachable(int(free_port))  # that of the first is where they meet, and it is not to be lost

@@ -20,12 +20,11 @@ TINY = {
     "data.scenes": 64,
     "data.workers": 0,
     "optim.base_lr": 0.02,
-    "train.epochs": 6,
+    "train.epochs": 4,
     "train.batch_size": 8,
     "train.device": "cpu",
     "train.log_every": 1,
 }
-STEPS = 48
 
 Command = Callable[..., subprocess.Popen[str]]
 

@@ -10,11 +10,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-)
 
 from evomask.data.images import ImageSource
 from evomask.engine.pretrain import normalise
@@ -42,6 +37,9 @@ class Predictions:
 
     def metrics(self) -> dict[str, float]:
         """`top1`, `top5` and expected `calibration_error` in percent, `loss`, and `majority`, naming the commonest class."""
+        # Imported where it is used: it takes nearly two seconds, which pretraining and `--help` of a recipe need not wait for.
+        from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
         classes = self.logits.shape[1]
         accuracy = {
             f"top{k}": multiclass_accuracy(self.logits, self.labels, classes, average="micro", top_k=min(k, classes))
@@ -56,6 +54,8 @@ class Predictions:
 
     def confusion(self) -> Tensor:
         """(classes, classes) long, row: label, column: prediction."""
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+
         return multiclass_confusion_matrix(self.logits, self.labels, self.logits.shape[1])
 
     def save(self, out: Path, classes: list[str]) -> None:
