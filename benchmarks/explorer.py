@@ -39,6 +39,7 @@ def main() -> None:
     explorer = Explorer(load_model)
     image = explorer.add(first_image())
     rows = in_python(explorer, image, arguments.encoder, arguments.turns)
+    image = explorer.add(first_image())  # the others may have taken its place
     server = Server(build_page(explorer, [arguments.encoder], image), "127.0.0.1", None)
     rows |= in_the_browser(server.address, arguments.turns, arguments.chromium)
     print(f"{'':44} ms, median (range) · of which this process computed")
@@ -69,9 +70,11 @@ def in_python(explorer: Explorer, image: str, encoder: str, turns: int) -> dict[
         explorer.partition(explorer.add(as_png(scene)), tree, 0.5)
 
     return {
-        "a new image, in Python": timed(another_image, turns),
         "a change of depth, in Python": timed(change, turns),
-        "what is restored, in Python": timed(lambda turn: explorer.restored(image, tree, MaskChoice(depth=turn / 100)), turns),
+        "what is restored, in Python": timed(
+            lambda turn: explorer.restored(image, tree, MaskChoice(depth=turn % 97 / 100)), turns
+        ),
+        "a new image, in Python": timed(another_image, turns),
     }
 
 
