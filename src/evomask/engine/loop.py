@@ -39,7 +39,7 @@ class TrainConfig:
         seed: of the weights, the order of the images, crops and masks.
         precision: "bfloat16" autocasts; "auto" does so on a GPU that has it, and not on a CPU.
         device: "auto", "cpu", "cuda", "cuda:1".
-        compile: whether blocks are compiled by torch.compile; "auto" does so on a GPU, where it pays.
+        compile: whether blocks are compiled by torch.compile; "auto" does so in pretraining on a GPU, where it pays.
         parallel: how several processes share the work: "ddp" gives each the whole model; "fsdp" also shares out its weights,
             gradients and the optimiser's state, to save memory.
         checkpoint_activations: compute blocks again in the backward pass, to save memory: a third more time.
@@ -268,6 +268,14 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return precision == "bfloat16"
+
+
+def prepare_blocks(model: nn.Module, config: TrainConfig) -> None:
+    """As the settings say, checkpoint and compile the blocks of what an evaluation trains; sharding comes after it."""
+    if config.checkpoint_activations:
+        parallel.checkpoint_activations(model)
+    if config.compile == "on":
+        parallel.compile_blocks(model)
 
 
 class _StepHealth:

@@ -52,8 +52,10 @@ class TrainTokenizerConfig:
             raise ValueError(f"--least-perplexity lies from 1 to below the number of tokens, {self.model.vocabulary}")
         if self.measured < 1:
             raise ValueError(f"--measured must be at least 1, not {self.measured}")
-        if self.train.parallel != "ddp" or self.train.checkpoint_activations:
-            raise ValueError("a tokenizer has too few weights to be sharded or checkpointed: leave --train.parallel at ddp")
+        if self.train.parallel != "ddp" or self.train.checkpoint_activations or self.train.compile == "on":
+            raise ValueError(
+                "a tokenizer has too few weights to be sharded, checkpointed or compiled: leave --train.parallel at ddp"
+            )
 
 
 def build_tokenizer(config: TrainTokenizerConfig) -> DiscreteVAE:

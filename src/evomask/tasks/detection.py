@@ -13,7 +13,7 @@ from evomask.data.instance_crops import InstanceCrops, WholeInstanceImages, coll
 from evomask.data.instances import InstanceSource
 from evomask.data.loader import load_batches
 from evomask.engine import distributed, parallel
-from evomask.engine.loop import StepResult, TrainConfig, train, use_bfloat16
+from evomask.engine.loop import StepResult, TrainConfig, prepare_blocks, train, use_bfloat16
 from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw
 from evomask.engine.samples import task_over
 from evomask.models.detector import DETECTION_BLOCKS, Detector, DetectorConfig
@@ -97,8 +97,7 @@ def detection(encoder: Encoder, config: DetectionConfig, out: Path, resume: bool
         detector = Detector(pyramid, len(source.classes), config.image_size, encoder.mean, encoder.std, config.detector).to(
             device
         )
-    if settings.checkpoint_activations:
-        parallel.checkpoint_activations(detector)
+    prepare_blocks(detector, settings)
     if not resume and config.val is not None:
         check_readable(WholeInstanceImages(val, config.image_size), config.workers)
     dataset = InstanceCrops(source, config.image_size, encoder.in_chans, settings.seed, config.scale, config.flip)

@@ -21,7 +21,7 @@ from evomask.analysis.gradient_by_depth import GradientByDepth
 from evomask.data.labelled_crops import LabelledCrops, StratifiedSubset
 from evomask.data.loader import load_batches
 from evomask.engine import distributed, parallel
-from evomask.engine.loop import StepResult, TrainConfig, train, use_bfloat16
+from evomask.engine.loop import StepResult, TrainConfig, prepare_blocks, train, use_bfloat16
 from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw
 from evomask.engine.pretrain import normalise
 from evomask.engine.samples import task_over
@@ -109,8 +109,7 @@ def finetune(encoder: Encoder, config: FinetuneConfig, out: Path, resume: bool =
         ).requires_grad_(True)
     classifier.to(device)
     average = None if config.ema is None else ModelEmaV3(classifier, config.ema)
-    if settings.checkpoint_activations:
-        parallel.checkpoint_activations(classifier)
+    prepare_blocks(classifier, settings)
     dataset = LabelledCrops(source, encoder.image_size, encoder.in_chans, settings.seed, config.crop_scale, config.distortion)
 
     if settings.parallel == "fsdp":

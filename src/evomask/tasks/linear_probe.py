@@ -63,8 +63,10 @@ class LinearProbeConfig(LabelledDataConfig):
             raise ValueError(f"--optim.base-lr must be above 0, not {self.optim.base_lr}: --rates are multiples of it")
         if self.validate_every < 1:
             raise ValueError(f"--validate-every must be at least 1, not {self.validate_every}")
-        if self.loop.parallel != "ddp" or self.loop.checkpoint_activations:
-            raise ValueError("a linear probe has too few weights to be sharded or checkpointed: leave --loop.parallel at ddp")
+        if self.loop.parallel != "ddp" or self.loop.checkpoint_activations or self.loop.compile == "on":
+            raise ValueError(
+                "a linear probe has too few weights to be sharded, checkpointed or compiled: leave --loop.parallel at ddp"
+            )
 
 
 class LinearProbes(nn.Module):

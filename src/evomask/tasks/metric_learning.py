@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from evomask.data.images import ImageSource
 from evomask.data.labelled_crops import LabelledCrops
 from evomask.data.loader import load_batches
-from evomask.engine import distributed, parallel
-from evomask.engine.loop import StepResult, Task, TrainConfig, train
+from evomask.engine import distributed
+from evomask.engine.loop import StepResult, Task, TrainConfig, prepare_blocks, train
 from evomask.engine.optim import build_sgd, linear_to_zero
 from evomask.engine.pretrain import normalise
 from evomask.models.descriptors import DescriptorPooling, GlobalDescriptor
@@ -98,8 +98,7 @@ def learn_descriptor(
         descriptor = GlobalDescriptor(encoder, pooling, power, config.width)
         arcface = _arcface_loss(len(source.classes), config)
     model = nn.ModuleDict({"descriptor": descriptor, "arcface": arcface}).requires_grad_(True).to(device)
-    if loop.checkpoint_activations:
-        parallel.checkpoint_activations(descriptor)
+    prepare_blocks(descriptor, loop)
     dataset = LabelledCrops(source, encoder.image_size, encoder.in_chans, loop.seed, config.crop_scale)
     sampler = distributed.shared_out(len(source), loop.batch_size, loop.seed, loop.micro_batches)
 

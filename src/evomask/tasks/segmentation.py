@@ -20,8 +20,8 @@ from torchvision.transforms.v2 import functional
 from evomask.data.image_masks import IGNORED, ClassMaskSource, ImageMaskFolders, WholeImages
 from evomask.data.loader import in_order, load_batches
 from evomask.data.segmentation_crops import SegmentationCrops, fitting_size
-from evomask.engine import distributed, parallel
-from evomask.engine.loop import StepResult, TrainConfig, train
+from evomask.engine import distributed
+from evomask.engine.loop import StepResult, TrainConfig, prepare_blocks, train
 from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw
 from evomask.engine.pretrain import normalise
 from evomask.engine.progress import ProgressBar
@@ -137,8 +137,7 @@ def segmentation(encoder: Encoder, config: SegmentationConfig, out: Path, resume
         segmenter = Segmenter(pyramid, len(source.classes), config.head_channels, config.auxiliary_channels)
     share_batch_norms(segmenter)
     segmenter.to(device)
-    if settings.checkpoint_activations:
-        parallel.checkpoint_activations(segmenter)
+    prepare_blocks(segmenter, settings)
     dataset = SegmentationCrops(
         source,
         config.crop,

@@ -19,8 +19,8 @@ from evomask.data.loader import in_order, load_batches
 from evomask.data.question_images import QuestionCrops, WholeQuestionImages
 from evomask.data.questions import Questions
 from evomask.data.scenes import Scenes
-from evomask.engine import distributed, parallel
-from evomask.engine.loop import StepResult, TrainConfig, train, use_bfloat16
+from evomask.engine import distributed
+from evomask.engine.loop import StepResult, TrainConfig, prepare_blocks, train, use_bfloat16
 from evomask.engine.optim import OptimConfig, build_adamw
 from evomask.engine.pretrain import normalise
 from evomask.engine.progress import ProgressBar
@@ -197,8 +197,8 @@ def _build(encoder: Encoder, config: VisualLanguageConfig, name: str, device: to
             tokenizer = VisualTokenizer(encoder, language.width, config.resampler, config.tune_encoder)
     if config.language == "full":
         language.unfreeze()
+    prepare_blocks(tokenizer, config.loop)
     if config.loop.checkpoint_activations:
-        parallel.checkpoint_activations(tokenizer)
         language.checkpoint_activations()
     for module in (encoder.model, tokenizer, language.model):
         module.to(device)
