@@ -73,6 +73,11 @@ def test_objects_have_labels_without_gaps_and_ids_with_them(write: Callable[...,
     assert source.label(0) is None
 
 
+def test_categories_of_one_name_are_told_apart(write: Callable[..., tuple[Path, Path]]) -> None:
+    source = CocoImages(*write(lambda record: record["categories"][0].update(name="car")))
+    assert source.classes == ["car (3)", "fish", "car (90)"]
+
+
 def test_the_truth_is_what_the_file_says_with_ids_from_1(write: Callable[..., tuple[Path, Path]]) -> None:
     said, truth = record(), CocoImages(*write()).truth()
     assert [each["id"] for each in truth["annotations"]] == [1, 2, 3], "0 would stand for no match"

@@ -179,6 +179,8 @@ def test_facts_are_about_the_same_image_and_differ_by_epoch(files) -> None:
     assert drawn == [facts.about(epoch, 4) for epoch in range(20)] and len(set(drawn)) > 2
     assert {f"{part.strip()}." for text in drawn for part in text.split(".") if part.strip()} <= own
     assert set(drawn) >= {""}
+    alone = Facts(questions, most=1, seed=0)
+    assert {alone.about(epoch, 4) for epoch in range(20)} == {"", alone.sentences[4]}, "a colour says more than yes or no"
 
 
 @pytest.mark.parametrize("task", ["counting", "identification"])

@@ -116,8 +116,10 @@ class _Content:
             self.annotations[image].append(_Annotation(box, category, area, crowd, text))
 
     def facts(self) -> dict[str, Any]:
-        ids = sorted(self.categories)
-        return {"category_ids": ids, "classes": [self.categories[id_] for id_ in ids], "left_out": dict(self.left_out)}
+        ids, uses = sorted(self.categories), Counter(self.categories.values())
+        # Two categories of one name are told apart by their ids, as are their rows in what is reported.
+        classes = [name if uses[name] == 1 else f"{name} ({id_})" for id_, name in sorted(self.categories.items())]
+        return {"category_ids": ids, "classes": classes, "left_out": dict(self.left_out)}
 
     def packed(self) -> dict[str, NDArray[Any]]:
         of_images = [self.annotations.get(id_, []) for id_ in self.images]

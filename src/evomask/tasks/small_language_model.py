@@ -46,7 +46,7 @@ class SmallLanguageConfig:
     epochs: int = 3
     batch_size: int = 64
     optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(base_lr=8e-3, warmup_epochs=0.2, betas=(0.9, 0.98), clip_grad=1.0)
+        default_factory=lambda: OptimConfig(base_lr=4e-3, warmup_epochs=0.2, betas=(0.9, 0.98), clip_grad=1.0)
     )
 
     def __post_init__(self):
@@ -89,6 +89,10 @@ def small_language_model(
 class Facts:
     """What is known of the image of a question, in words: other questions about it, with their answers, in random order.
 
+    Those that are not answered by yes or no say most, and are taken first: of easy-vqa's dozen about an image, which shape it
+    is and of which colour settles nearly all others. From a few drawn without regard to that, a small model did not learn
+    within 1,500 steps that it is worth its while to look at them.
+
     Args:
         questions: about images.
         most: so many at most, and as few as none; the question itself may be among them.
@@ -96,7 +100,8 @@ class Facts:
     """
 
     def __init__(self, questions: Questions, most: int, seed: int):
-        self.sentences = [f"{text} {questions.answer(index)}." for index, text in enumerate(questions.texts)]
+        self._answers = [questions.answer(index) for index in range(len(questions))]
+        self.sentences = [f"{text} {answer}." for text, answer in zip(questions.texts, self._answers, strict=True)]
         self._image_of, self._most, self._seed = questions.image_of.tolist(), most, seed
         self._about: dict[int, list[int]] = defaultdict(list)
         for index, image in enumerate(self._image_of):
@@ -106,7 +111,9 @@ class Facts:
         """Those that stand before a question in an epoch."""
         generator = np.random.default_rng(sample_seed(self._seed, epoch, index))
         known = generator.permutation(self._about[self._image_of[index]])
-        return " ".join(self.sentences[each] for each in known[: generator.integers(self._most + 1)])
+        count = generator.integers(self._most + 1)
+        chosen = sorted(known, key=lambda each: self._answers[each] in ("yes", "no"))[:count]
+        return " ".join(self.sentences[each] for each in generator.permutation(chosen).astype(int))
 
 
 def _train(
