@@ -13,12 +13,12 @@ masks, paired by seed.
 
 import argparse
 import json
-import math
 import shlex
-import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from evomask.analysis.confidence import spread
 
 NONE = "none"
 EVALUATIONS = {
@@ -30,9 +30,6 @@ EVALUATIONS = {
     "fine-tuning, 10% of the labels": ["finetune_few_labels"],
 }
 """What the columns of the table are."""
-
-STUDENT_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""97.5% quantiles by degrees of freedom."""
 
 
 def main() -> None:
@@ -128,14 +125,6 @@ def table(arguments: argparse.Namespace) -> str:
             cells.append(spread([mine - theirs for mine, theirs in pairs], sign="+"))
         lines.append(f"| {first} less {other} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def spread(values: list[float], sign: str = "") -> str:
-    """Mean and half width of the 95% confidence interval."""
-    mean = f"{statistics.mean(values):{sign}.1f}"
-    if len(values) < 2:
-        return mean
-    return f"{mean} ± {STUDENT_T[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values)):.1f}"
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import json
 import shlex
 from pathlib import Path
 
-from pretraining import NONE, finish_evaluation, spread
+from pretraining import NONE, finish_evaluation
 
-CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
-"""By their values in the masks."""
+from evomask.analysis.confidence import spread
+from evomask.recipes.scales import CAMVID
 
 METRICS = ["mIoU", "aAcc", "mAcc"]
 
@@ -44,7 +44,7 @@ def main() -> None:
 def segment(arguments: argparse.Namespace, masks: str, seed: int, encoder: str) -> None:
     """Tune and judge an encoder at 96 x 128 px, in crops of 64."""
     classes = arguments.out / "classes.txt"
-    classes.write_text("\n".join(CLASSES) + "\n")
+    classes.write_text("\n".join(CAMVID) + "\n")
     options = ["--classes", str(classes), "--ignored", "11", "--loop.seed", str(seed)]
     for split in ("train", "val"):
         options += [f"--{split}", str(arguments.camvid / "images" / split)]

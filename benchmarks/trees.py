@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from pretraining import spread  # beside this file
 from torch import Tensor
 
+from evomask.analysis.confidence import spread
 from evomask.analysis.label_agreement import label_agreement, patch_labels
 from evomask.analysis.plain_affinities import PLAIN_AFFINITIES
 from evomask.data.coco_masks import CocoMasks

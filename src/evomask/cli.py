@@ -349,9 +349,67 @@ def explore(arguments: list[str]) -> None:
     explore(options.encoders, options.host, options.port, options.browser)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReproduceOptions:
+    """Rerun a table, at the paper's size or a smaller one: what is finished is left alone, what was broken off goes on.
+
+    Attributes:
+        scale: paper, mini (one GPU) or micro (a CPU overnight).
+        data: the folder of all data sets; docs/reproduce.md says what is looked for in it.
+        out: the folder of runs, results and tables, which several tables share. None: reproduced/SCALE
+        seeds: of pretraining, and of what is trained after it.
+        jobs: encoders at a time; with several GPUs they take turns.
+        minutes: stop after so many, with everything saved; the same command goes on.
+        dry_run: take one step of everything at its own size, on a few embedded scenes, and keep nothing.
+        json: a file to write the figures to.
+        pretrain: further options of every `evomask pretrain`, in one word.
+        evaluate: further options of every `evomask evaluate`, in one word.
+        launcher: what starts evomask, in one word, such as 'torchrun --nproc-per-node 8 -m evomask.cli'. None: Python.
+    """
+
+    scale: Literal["paper", "mini", "micro"] = "mini"
+    data: Path = Path("data")
+    out: Path | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
+    jobs: int = 1
+    minutes: float | None = None
+    dry_run: bool = False
+    json: Path | None = None
+    pretrain: str = ""
+    evaluate: str = ""
+    launcher: str = ""
+
+
+def reproduce(arguments: list[str]) -> None:
+    """TABLE [--scale paper|mini|micro]: the paper's tables and what it leaves open, rerun."""
+    from evomask.recipes.tables import TABLES
+
+    titles: dict[str, str | None] = {name: table.title for name, table in TABLES.items()}
+    name = _choose_first(arguments, titles, "table", "evomask reproduce")
+    options = _parse(ReproduceOptions, arguments[1:], f"evomask reproduce {name}")
+    from evomask.recipes.reproduce import Wanted, dry_run, reproduce
+
+    if options.json is not None and options.json.exists():
+        raise ValueError(f"{options.json} exists: choose another --json")
+    wanted = Wanted(
+        table=name,
+        scale=options.scale,
+        data=options.data,
+        out=options.out or Path("reproduced") / options.scale,
+        seeds=options.seeds,
+        pretrain=tuple(shlex.split(options.pretrain)),
+        evaluate=tuple(shlex.split(options.evaluate)),
+    )
+    launcher = shlex.split(options.launcher)
+    if options.dry_run:
+        print(f"{dry_run(wanted, options.jobs, launcher)} commands took a step")
+        return
+    print(reproduce(wanted, options.jobs, options.minutes, launcher, options.json))
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__.replace("_", "-"): command
-    for command in (demo, pretrain, train_tokenizer, resume, evaluate, show, export, report, explore, bench)
+    for command in (demo, pretrain, train_tokenizer, resume, evaluate, show, export, report, explore, bench, reproduce)
 }
 
 

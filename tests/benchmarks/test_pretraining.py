@@ -3,11 +3,9 @@
 import argparse
 import importlib.util
 import json
-import statistics
 from pathlib import Path
 
 import pytest
-import scipy.stats
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "pretraining.py"
 
@@ -19,18 +17,6 @@ def pretraining():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def test_quantiles_are_students(pretraining) -> None:
-    for degrees, quantile in pretraining.STUDENT_T.items():
-        assert quantile == pytest.approx(scipy.stats.t.ppf(0.975, degrees), abs=5e-4)
-
-
-def test_half_widths_are_those_of_a_confidence_interval(pretraining) -> None:
-    values = [40.0, 42.5, 41.0]
-    low, high = scipy.stats.t.interval(0.95, 2, statistics.mean(values), scipy.stats.sem(values))
-    assert pretraining.spread(values) == f"41.2 ± {(high - low) / 2:.1f}"
-    assert pretraining.spread([1.26], sign="+") == "+1.3"
 
 
 def test_what_is_finished_is_left_alone_and_differences_are_paired(pretraining, tmp_path, monkeypatch) -> None:

@@ -1,0 +1,102 @@
+"""The table of what has been reproduced: the paper's figures beside those measured, and how each was made."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from evomask.analysis.confidence import spread
+from evomask.engine.run import write_atomically
+from evomask.recipes.scales import SCALES
+from evomask.recipes.table_plan import Cell, Wanted
+from evomask.recipes.tables import TABLES, Column, Row
+
+
+def write_table(wanted: Wanted, cells: Sequence[Cell]) -> Path:
+    """Write what is measured so far as OUT/TABLE-SCALE.md and .csv; returns the former."""
+    path = wanted.out / f"{wanted.table}-{wanted.scale}.md"
+    write_atomically(path, as_markdown(wanted, cells))
+    write_atomically(path.with_suffix(".csv"), as_csv(cells))
+    return path
+
+
+def as_rows(cells: Sequence[Cell]) -> list[dict[str, str | int | float | None]]:
+    """A row a cell and seed, for csv and json."""
+    return [
+        {
+            "row": cell.row.title,
+            "column": cell.column.title,
+            "paper": cell.reported,
+            "seed": cell.seed,
+            "measured": cell.measured(),
+            "commands": " && ".join(command.text for command in (*cell.needed, cell.evaluation)),
+        }
+        for cell in cells
+    ]
+
+
+def as_csv(cells: Sequence[Cell]) -> str:
+    """See `as_rows`."""
+    rows, file = as_rows(cells), io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def as_markdown(wanted: Wanted, cells: Sequence[Cell]) -> str:
+    """The paper's figure beside the measured one, differences paired by seed, on what it was measured, and every command."""
+    table, scale = TABLES[wanted.table], SCALES[wanted.scale]
+    columns = scale.columns(table)
+    found: dict[str, dict[Column, dict[int, float]]] = {}
+    for cell in cells:
+        of_row = found.setdefault(cell.row.title, {})
+        if (figure := cell.measured()) is not None:
+            of_row.setdefault(cell.column, {})[cell.seed] = figure
+    rows = {row.title: row for row in table.rows if row.title in found}
+    heads = [f"{column.title}: paper | {wanted.scale}" for column in columns]
+    lines = [f"# {wanted.table}, {wanted.scale}: {table.title}", "", f"| | {' | '.join(heads)} |"]
+    lines.append("|---" * (1 + 2 * len(columns)) + "|")
+    for title, row in rows.items():
+        reported = [row.reported[table.columns.index(column)] for column in columns]
+        measured = [list(found[title].get(column, {}).values()) for column in columns]
+        lines.append(_line(title, reported, [spread(values) if values else "" for values in measured]))
+    for title, row in rows.items():
+        if row.against in rows:
+            other = rows[row.against]
+            gaps = [_less(row, other, table.columns.index(column)) for column in columns]
+            pairs = [_paired(found[title].get(column, {}), found[other.title].get(column, {})) for column in columns]
+            texts = [spread(values, "+") if values else "" for values in pairs]
+            lines.append(_line(f"{title} less {other.title}", gaps, texts, "+"))
+    seeds = ", ".join(map(str, wanted.seeds))
+    done = sum(cell.measured() is not None for cell in cells)
+    evaluations = dict.fromkeys(column.evaluation for column in columns)
+    lines += [
+        "",
+        f"Seeds {seeds}; {done} of {len(cells)} figures are there. ± is half of a 95% confidence interval over seeds (Student's"
+        " t), of differences paired by seed.",
+        "",
+        f"At this scale: {scale.about}. " + " ".join(f"{name}: {scale.evaluations[name].about}." for name in evaluations),
+    ]
+    absent = [row.title for row in table.rows if row.title not in rows]
+    if absent:
+        lines += ["", f"Not at this scale: {', '.join(absent)}."]
+    lines += ["", "## Commands", "", f"Those of seed {wanted.seeds[0]}:", "", "```"]
+    first = [cell for cell in cells if cell.seed == wanted.seeds[0]]
+    lines += dict.fromkeys(command.text for cell in first for command in (*cell.needed, cell.evaluation))
+    return "\n".join([*lines, "```", ""])
+
+
+def _line(title: str, reported: Sequence[float | None], measured: Sequence[str], sign: str = "") -> str:
+    figures = ["" if value is None else f"{value:{sign}.2f}" for value in reported]
+    cells = [cell for pair in zip(figures, measured, strict=True) for cell in pair]
+    return f"| {title} | {' | '.join(cells)} |"
+
+
+def _less(row: Row, other: Row, number: int) -> float | None:
+    mine, theirs = row.reported[number], other.reported[number]
+    return None if mine is None or theirs is None else mine - theirs
+
+
+def _paired(mine: dict[int, float], theirs: dict[int, float]) -> list[float]:
+    return [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
