@@ -185,7 +185,7 @@ _SMALL_RECIPES = {
     "vit_small_beit": "vit_tiny_beit_112",
     "vit_small_simmim": "vit_tiny_simmim_112",
 }
-_LANGUAGE = ("--language", "full", "--small.epochs", "0", "--optim.base-lr", "4e-3")
+_LANGUAGE = ("--language", "full", "--small.epochs", "0")
 
 
 def _small_language(joint: str) -> dict[str, Evaluation]:
