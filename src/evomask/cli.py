@@ -362,9 +362,9 @@ class ReproduceOptions:
         minutes: stop after so many, with everything saved; the same command goes on.
         dry_run: take one step of everything at its own size, on a few embedded scenes, and keep nothing.
         json: a file to write the figures to.
-        pretrain: further options of every `evomask pretrain`, in one word.
+        pretrain: further options of every `evomask pretrain`, in one word: --pretrain="--data.workers 8"
         evaluate: further options of every `evomask evaluate`, in one word.
-        launcher: what starts evomask, in one word, such as 'torchrun --nproc-per-node 8 -m evomask.cli'. None: Python.
+        launcher: what starts evomask, in one word: --launcher="torchrun --nproc-per-node 8 -m evomask.cli"
     """
 
     scale: Literal["paper", "mini", "micro"] = "mini"

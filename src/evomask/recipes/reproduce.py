@@ -1,6 +1,7 @@
 """Rerunning a table of the paper: what is not done yet is run, and a table stands at the end."""
 
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from evomask.recipes.scales import CAMVID, CAMVID_FILE, SCALES
 from evomask.recipes.table_plan import Wanted, chains_of, plan
 from evomask.recipes.table_text import as_rows, write_table
 from evomask.recipes.tables import TABLES
+
+logger = logging.getLogger("evomask")
 
 
 def reproduce(
@@ -40,16 +43,20 @@ def reproduce(
     wanted.out.mkdir(parents=True, exist_ok=True)
     write_atomically(wanted.out / CAMVID_FILE, "\n".join(CAMVID) + "\n")
     cells = plan(wanted)
+    chains = chains_of(cells)
+    left = {command.folder: command.next_arguments() for chain in chains for command in chain}  # before anything is run
+    logger.info("%d of %d commands are left to be run", sum(map(bool, left.values())), len(left))
     runner = Runner(wanted.out, launcher or (sys.executable, "-m", "evomask.cli"), jobs)
-    stopped_by = runner.run(chains_of(cells), minutes)
+    stopped_by = runner.run(chains, minutes)
     path = write_table(wanted, cells)
     if json_file is not None:
         write_atomically(json_file, json.dumps(as_rows(cells), indent=2) + "\n")
+    more = f", and {len(runner.failures) - 1} more" if len(runner.failures) > 1 else ""
+    failed = f"{runner.failures[0]}{more}; " if runner.failures else ""
     if stopped_by is not None:
-        raise Interrupted(stopped_by, f"all is saved, and the same command goes on; {path} has what there is")
-    if runner.failures:
-        more = f", and {len(runner.failures) - 1} more" if len(runner.failures) > 1 else ""
-        raise ValueError(f"{runner.failures[0]}{more}; {path} has what there is, and the same command tries again")
+        raise Interrupted(stopped_by, f"{failed}all is saved, and the same command goes on; {path} has what there is")
+    if failed:
+        raise ValueError(f"{failed}{path} has what there is, and the same command tries again")
     return path
 
 
