@@ -105,13 +105,15 @@ def a_free_port() -> str:
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """`start(ranks, *arguments, fault="")`: the command in so many processes.
+    """`start(ranks, *arguments, fault="", pictures=True)`: the command in so many processes.
 
-    `fault` is Python code that each of them runs before; it knows its `rank`.
+    `fault` is Python code that each of them runs before; it knows its `rank`. Without `pictures` a run leaves out what is done
+    between epochs and at the end for it to be looked at, which is most of the time of so small a one.
     """
     begun: list[Processes] = []
 
-    def start_processes(ranks: int, *arguments: str, fault: str = "") -> Processes:
+    def start_processes(ranks: int, *arguments: str, fault: str = "", pictures: bool = True) -> Processes:
+        fault = fault if pictures else f"{WITHOUT_PICTURES}{fault}"
         begun.append(Processes(ranks, arguments, fault, tmp_path_factory.mktemp("processes") / "said"))
         return begun[-1]
 
@@ -134,6 +136,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Path:
     assert processes.wait() == [0], processes.errors()
     return run
 
+
+WITHOUT_PICTURES = """
+from evomask.recipes import launch
+launch.run_hooks = lambda *_: []
+"""
 
 RECORD = """
 import json, pathlib

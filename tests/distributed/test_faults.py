@@ -51,7 +51,7 @@ PretrainingImages.__getitem__ = fault
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, start: Start, tiny: list[str]) -> Path:
     """The small run in one process, as nothing interrupts it."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    processes = start(1, "pretrain", "demo", "--out", str(run), *tiny, *SHORT)
+    processes = start(1, "pretrain", "demo", "--out", str(run), *tiny, *SHORT, pictures=False)
     assert processes.wait() == [0], processes.errors()
     return run
 
@@ -61,14 +61,16 @@ def begin(start: Start, tiny: list[str], tmp_path: Path) -> Begin:
     """`begin(fault, *options)`: the small run in two processes."""
 
     def begin_run(fault: str, *options: str) -> Any:
-        return start(2, "pretrain", "demo", "--out", str(tmp_path / "run"), *tiny, *SHORT, *options, fault=fault)
+        return start(
+            2, "pretrain", "demo", "--out", str(tmp_path / "run"), *tiny, *SHORT, *options, fault=fault, pictures=False
+        )
 
     return begin_run
 
 
 def assert_goes_on(run: Path, start: Start, undisturbed: Path, ranks: int = 2) -> None:
     """And ends as if nothing had happened."""
-    processes = start(ranks, "resume", str(run))
+    processes = start(ranks, "resume", str(run), pictures=False)
     assert processes.wait() == [0] * ranks, processes.errors()
     rows, expected = read_metrics(run), read_metrics(undisturbed)
     assert [row["step"] for row in rows] == list(range(STEPS)), "no step is missing, none is there twice"
@@ -273,10 +275,10 @@ def test_an_error_in_one_saves_and_ends_all(
         assert_goes_on(tmp_path / "run", start, undisturbed, ranks=1)
 
 
-def test_a_mistake_of_ours_in_one_shows_where_it_is_and_ends_all(begin: Begin, tmp_path: Path) -> None:
+def test_a_mistake_of_ours_in_one_shows_where_it_is_and_ends_all(start: Start, tiny: list[str], tmp_path: Path) -> None:
     fault = "from evomask.figures import report\nfrom evomask.recipes import hooks\n"
     fault += "def broken(run):\n    raise KeyError('a mistake in the report')\nhooks.write_report = broken"
-    processes = begin(fault)
+    processes = start(2, "pretrain", "demo", "--out", str(tmp_path / "run"), *tiny, *SHORT, fault=fault)
     assert processes.wait(HANG_SECONDS) == [2, 2]
     errors = processes.errors()
     assert errors[0] == "evomask: process 0 failed"

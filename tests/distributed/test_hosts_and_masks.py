@@ -38,7 +38,7 @@ MASKS = {
 def losses_of(start: Start, tmp_path: Path) -> Callable[..., list[float]]:
     def run(ranks: int, *arguments: str) -> list[float]:
         out = tmp_path / f"{ranks} {arguments[-1]}"
-        processes = start(ranks, "pretrain", *arguments, *TRAIN, "--out", str(out))
+        processes = start(ranks, "pretrain", *arguments, *TRAIN, "--out", str(out), pictures=False)
         assert processes.wait() == [0] * ranks, processes.errors()
         return [row["loss"] for row in read_metrics(out)]
 
