@@ -3,10 +3,9 @@
 import os
 import random
 import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,23 +15,17 @@ from evomask.cli import main
 from evomask.engine.checkpoint import checkpoints, load_checkpoint
 from evomask.engine.metrics import read_metrics
 
-Command = Callable[..., subprocess.Popen[str]]
-PATIENCE_SECONDS = 300
+Begin = Callable[..., Any]
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
-    """Until that step stands in the log."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not any(row["step"] >= step for row in read_metrics(run)):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, f"step {step} never came"
-        time.sleep(0.002)
+@pytest.fixture
+def begin(start: Callable[..., Any]) -> Begin:
+    """`begin(*arguments)`: the command in a process of its own, with as many computing threads as this one."""
 
+    def begin_command(*arguments: str) -> Any:
+        return start(1, *arguments, fault=f"torch.set_num_threads({torch.get_num_threads()})")
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, list[str]]:
-    """Exit code, stdout and the lines of stderr."""
-    output, errors = process.communicate(timeout=PATIENCE_SECONDS)
-    return process.returncode, output, errors.splitlines()
+    return begin_command
 
 
 def timeless(run: Path) -> list[dict[str, float]]:
@@ -55,22 +48,23 @@ def assert_same_end(run: Path, finished_run: Path) -> None:
 
 @pytest.mark.parametrize("save_minutes", ["0", "5"])
 def test_killed_at_a_random_step(
-    tmp_path: Path, finished_run: Path, tiny_flags: list[str], evomask_command: Command, save_minutes: str
+    tmp_path: Path, finished_run: Path, tiny_flags: list[str], begin: Begin, save_minutes: str
 ) -> None:
     step = random.SystemRandom().randrange(1, 24)
     print(f"killed after step {step}")  # shown where the test fails
     run = tmp_path / "run"
-    process = evomask_command("pretrain", "demo", "--out", str(run), *tiny_flags, "--train.save-minutes", save_minutes)
-    wait_for_step(run, step, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert finish(process)[0] == -signal.SIGKILL
+    command = begin("pretrain", "demo", "--out", str(run), *tiny_flags, "--train.save-minutes", save_minutes)
+    command.wait_for_step(run, step)
+    os.killpg(command.processes[0].pid, signal.SIGKILL)
+    assert command.wait() == [-signal.SIGKILL]
     # Every step was saved, or none was yet: then it begins again at its beginning.
     saved = load_checkpoint(run)["step"] if save_minutes == "0" else 0
     assert saved in (range(step, 32) if save_minutes == "0" else [0])
     assert len(checkpoints(run)) <= 2
 
-    code, output, errors = finish(evomask_command("resume", str(run)))
-    assert (code, output) == (0, f"{run}\n"), errors
+    resumed = begin("resume", str(run))
+    assert resumed.wait() == [0], resumed.errors()
+    assert resumed.output() == f"{run}\n"
     assert_same_end(run, finished_run)
     assert list(run.rglob("*.unfinished")) == []
 
@@ -83,7 +77,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     tmp_path: Path,
     finished_run: Path,
     tiny_flags: list[str],
-    evomask_command: Command,
+    begin: Begin,
     number: signal.Signals,
     code: int,
     whom: str,
@@ -91,15 +85,15 @@ def test_a_signal_saves_and_says_how_to_go_on(
     """`kill` tells the process; Ctrl-C, `timeout` and job schedulers tell the whole group, the loader's workers too."""
     run = tmp_path / "run"
     workers = "2" if whom == "group" else "0"
-    process = evomask_command("pretrain", "demo", "--out", str(run), *tiny_flags, "--data.workers", workers)
-    wait_for_step(run, 5, process)
-    (os.killpg if whom == "group" else os.kill)(process.pid, number)
-    returned, output, errors = finish(process)
+    command = begin("pretrain", "demo", "--out", str(run), *tiny_flags, "--data.workers", workers)
+    command.wait_for_step(run, 5)
+    (os.killpg if whom == "group" else os.kill)(command.processes[0].pid, number)
+    returned = command.wait()
     done = len(read_metrics(run))
-    measured, *errors = errors
+    measured, *errors = command.errors()
     assert measured.startswith("evomask: after epoch 0: knn")
     assert errors == [f"evomask: stopped by {number.name} after {done} steps, all saved: `evomask resume {run}` goes on"]
-    assert (returned, output) == (code, "")
+    assert (returned, command.output()) == ([code], "")
     assert load_checkpoint(run)["step"] == done >= 6
 
     assert main(["resume", str(run)]) == 0

@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,26 @@ def test_a_signal_saves_the_step_that_was_under_way(tmp_path: Path, regression: 
     assert stopped.signum == number
     assert f"evomask resume {tmp_path}" in str(stopped)
     assert load_checkpoint(tmp_path)["step"] == 5
+
+
+def test_a_signal_that_ends_the_loaders_processes_first_is_a_signal(
+    tmp_path: Path, regression: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = regression()
+    plain_batches = toy.batches
+
+    def batches(steps: range) -> Iterator[Any]:
+        for step, batch in zip(steps, plain_batches(steps), strict=True):
+            if step == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise ValueError("a process that loads images died")
+            yield batch
+
+    monkeypatch.setattr(toy, "batches", batches)
+    with pytest.raises(Stopped, match="stopped by SIGTERM after 6 steps, all saved"):
+        toy.train(tmp_path / "parts")
+    whole = regression().train(tmp_path / "whole")
+    assert_equal(regression().train(tmp_path / "parts", resume=True).state(), whole.state())
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path: Path, regression: Make) -> None:

@@ -255,9 +255,16 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
                     last_saved_at = time.monotonic()
         except Exception as error:
             # Of several processes, only what all have agreed on finds all of them here.
-            if done > saved and not torn and (distributed.world_size() == 1 or getattr(error, "shared", False)):
+            if torn or not (distributed.world_size() == 1 or getattr(error, "shared", False)):
+                raise
+            if done > saved:
                 save(done)
                 writer.wait()
+            # A signal to all processes of a group may end those that load images first, which is no error then: where they are
+            # not forked, as Python 3.14 does not by itself, it ends the one that made them, and they with it.
+            [signum] = distributed.largest(signals.received or 0)
+            if signum and isinstance(error, ValueError):
+                raise Stopped(signum, done, run) from error
             raise
         writer.wait()
         call_hooks(Moment(config.epochs, total, 1.0))
