@@ -85,6 +85,7 @@ def test_compiled_blocks_are_spread_like_others(start: Start, tiny: list[str], t
             *(2 if options else 1, "pretrain", "demo", "--out", str(run), *tiny, "--train.epochs", "1"),
             *(*options, "--train.compile", "on" if options else "off"),
             fault=COMPILE_WITHOUT_GENERATING_CODE,
+            pictures=False,
         )
         assert set(processes.wait()) == {0}, processes.errors()
         losses.append([row["loss"] for row in read_metrics(run)])
