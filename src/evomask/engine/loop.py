@@ -5,7 +5,6 @@ A task hands it a `Task`: the model, its optimiser, and a function that turns a 
 goes on as if nothing had happened.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
@@ -23,6 +22,7 @@ from evomask.engine.metrics import MetricsLog
 from evomask.engine.progress import ProgressBar
 from evomask.engine.run import sole_use
 from evomask.engine.signals import Stopped, StopSignals
+from evomask.engine.step_health import StepHealth
 from evomask.engine.watch import Watch
 
 
@@ -166,7 +166,7 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
     device = next(task.model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(config.precision, device))
     total = config.epochs * task.steps_per_epoch
-    health = _StepHealth(device, config.max_nonfinite)
+    health = StepHealth(device, config.max_nonfinite)
     first = restore(run, task.model, task.optimizer) if resume else 0
     parameters = [p for group in task.optimizer.param_groups for p in group["params"]]
     run_step, no_sync = parallel.across_processes(parameters, task.step)
@@ -283,50 +283,6 @@ def prepare_blocks(model: nn.Module, config: TrainConfig) -> None:
         parallel.checkpoint_activations(model)
     if config.compile == "on":
         parallel.compile_blocks(model)
-
-
-class _StepHealth:
-    """Skips steps whose loss or gradient is not finite, and stops the run after several in a row.
-
-    Nothing here waits for the device but `stop_if_ill`, at logged steps: the optimiser itself leaves the weights alone where
-    it finds `found_inf` set, as it does under a gradient scaler.
-    """
-
-    def __init__(self, device: torch.device, limit: int):
-        self._limit = limit
-        self._skipped = torch.zeros((), dtype=torch.long, device=device)
-        self._streak = torch.zeros_like(self._skipped)
-        self._longest = torch.zeros_like(self._skipped)
-        self._longest_ends = torch.zeros_like(self._skipped)
-
-    def check(self, optimizer: torch.optim.Optimizer, loss: Tensor, norm: Tensor, step: int) -> None:
-        """Tell the optimiser whether to leave this step out."""
-        ill = ~(loss.isfinite() & norm.isfinite())
-        optimizer.found_inf = ill.float()  # type: ignore[attr-defined]
-        self._skipped += ill
-        self._streak = (self._streak + 1) * ill
-        self._longest_ends = torch.where(self._streak > self._longest, step, self._longest_ends)
-        self._longest = torch.maximum(self._longest, self._streak)
-
-    def skipped(self) -> int:
-        """Steps left out since this process began."""
-        return int(self._skipped)
-
-    def stop_if_ill(self, run: Path, indices: Callable[[int], list[int]]) -> None:
-        """Raise a ValueError after too many such steps in a row, and list their samples in RUN/nonfinite_batches.json."""
-        longest, last = int(self._longest), int(self._longest_ends)
-        if longest < self._limit:
-            return
-        steps = range(last - longest + 1, last + 1)
-        path = run / "nonfinite_batches.json"
-        everywhere = distributed.gathered_objects({step: indices(step) for step in steps})
-        with distributed.agreed():
-            if distributed.rank() == 0:
-                path.write_text(json.dumps({step: [index for each in everywhere for index in each[step]] for step in steps}))
-            raise ValueError(
-                f"the loss was not finite in {longest} steps in a row, {steps[0]} to {last}; their samples are listed in "
-                f"{path}. Start again with a lower --optim.base-lr, or with --optim.clip-grad 1"
-            )
 
 
 class FirstProcessHooks:

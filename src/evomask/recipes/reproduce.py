@@ -85,7 +85,7 @@ def dry_run(wanted: Wanted, jobs: int = 1, launcher: Sequence[str] = ()) -> int:
     """
     with tempfile.TemporaryDirectory(prefix="evomask-") as folder:
         out = Path(folder)
-        chains = _dry_chains(replace(wanted, out=out, seeds=wanted.seeds[:1]))
+        chains = _dry_chains(replace(wanted, out=out))
         runner = Runner(out, launcher or (sys.executable, "-m", "evomask.cli"), jobs)
         stopped_by = runner.run(chains, None)
         if stopped_by is not None:

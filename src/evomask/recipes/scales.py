@@ -90,10 +90,10 @@ class Scale:
 
 
 def _masking(masking: MaskingConfig, patches: int) -> tuple[str, ...]:
-    """Options, those that are not as usual, where areas are those of an image of 196 patches."""
-    masking = replace(masking, min_block=max(1, masking.min_block * patches // 196))
-    usual = replace(MaskingConfig(), min_block=max(1, MaskingConfig().min_block * patches // 196))
-    said = {"strategy", "ratio"} | ({"min_block"} if masking.strategy == "block" else set())
+    """Strategy, ratio, and what else is not as usual; a least area, which is meant of 196 patches, brought to these."""
+    if masking.strategy == "block":
+        masking = replace(masking, min_block=max(1, masking.min_block * patches // 196))
+    usual, said = MaskingConfig(), ("strategy", "ratio")
     names = [each.name for each in fields(masking)]
     chosen = [name for name in names if name in said or getattr(masking, name) != getattr(usual, name)]
     return tuple(word for name in chosen for word in (f"--masking.{name.replace('_', '-')}", str(getattr(masking, name))))

@@ -69,7 +69,7 @@ def as_markdown(wanted: Wanted, cells: Sequence[Cell]) -> str:
             texts = [spread(values, "+") if values else "" for values in pairs]
             lines.append(_line(f"{title} less {other.title}", gaps, texts, "+"))
     seeds = ", ".join(map(str, wanted.seeds))
-    done = sum(cell.measured() is not None for cell in cells)
+    done = sum(len(of_seeds) for of_row in found.values() for of_seeds in of_row.values())
     evaluations = dict.fromkeys(column.evaluation for column in columns)
     lines += [
         "",

@@ -140,15 +140,13 @@ _OXFORD = Column(title="retrieval on Oxford, mAP", evaluation="oxford", metric="
 TABLE_IV = Table(
     title="a fixed depth against one that evolves; ViT-S, 300 epochs",
     columns=(_OXFORD, SEGMENTATION, CLASSIFICATION),
-    rows=(
-        *(
-            Row(title=title, encoder=PAPER[f"vit_small_mae_{masks}_300"], reported=figures, against=against)
-            for title, masks, figures, against in (
-                ("only shallow", "shallow", (57.11, 39.86, 79.05), None),
-                ("only deep", "deep", (55.07, 39.01, 78.76), "only shallow"),
-                ("evolved", "evolved", (57.41, 41.37, 80.41), "only shallow"),
-            )
-        ),
+    rows=tuple(
+        Row(title=title, encoder=PAPER[f"vit_small_mae_{masks}_300"], reported=figures, against=against)
+        for title, masks, figures, against in (
+            ("only shallow", "shallow", (57.11, 39.86, 79.05), None),
+            ("only deep", "deep", (55.07, 39.01, 78.76), "only shallow"),
+            ("evolved", "evolved", (57.41, 41.37, 80.41), "only shallow"),
+        )
     ),
 )
 
