@@ -128,6 +128,11 @@ def clip_gradients(parameters: list[nn.Parameter], largest: float | None) -> Ten
 
 def load_whole(model: nn.Module, into: nn.Module) -> None:
     """Bring the weights of a sharded model together in a plain one of the first process. All processes call it."""
-    whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    weights = whole_weights(model)
     if distributed.rank() == 0:
-        into.load_state_dict(whole)
+        into.load_state_dict(weights)
+
+
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """On the CPU, of a model that may be sharded: all of them in the first process. All processes call it."""
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from timm.layers.drop import DropPath
+from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -16,7 +17,8 @@ HEAD_STD = 2e-5
 def add_classifier(model: nn.Module, classes: int, *, pooling: Pooling = "mean", drop_path: float = 0.0) -> nn.Module:
     """Turn an encoder of timm into a classifier, in place.
 
-    A ViT that pools the mean of its patch tokens norms the mean, not the tokens, with a norm of its own, as MAE does.
+    A ViT or BEiT that pools the mean of its patch tokens norms the mean, not the tokens, with a norm of its own, as those of
+    MAE and of microsoft/unilm do.
 
     Args:
         model: a ViT, BEiT or Swin of timm.
@@ -39,7 +41,7 @@ def add_classifier(model: nn.Module, classes: int, *, pooling: Pooling = "mean",
         timm_model.reset_classifier(classes, "avg" if pooling == "mean" else "token")
     else:
         timm_model.reset_classifier(classes)
-    if isinstance(model, VisionTransformer) and pooling == "mean":
+    if isinstance(model, (VisionTransformer, Beit)) and pooling == "mean":
         timm_model.norm, timm_model.fc_norm = nn.Identity(), nn.LayerNorm(model.embed_dim, eps=1e-6)
     heads = timm_model.get_classifier()  # a distilled DeiT has two
     for head in heads if isinstance(heads, tuple) else (heads,):

@@ -26,6 +26,9 @@ from evomask.models.weight_files import ENDINGS, FOLDER_FILES, MANIFEST, one_lin
 Pooling = Literal["token", "mean"]
 logger = logging.getLogger("evomask")
 
+TIMM_EXPORT = Path("export", "timm")
+"""Where a run, or an evaluation that has tuned its encoder, leaves it in the format of timm."""
+
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
@@ -164,9 +167,9 @@ def load_encoder(spec: str) -> Encoder:
     What was loaded, what was missing and what was left out is logged as information of the logger "evomask".
 
     Args:
-        spec: a run's folder, one of its checkpoints (RUN/checkpoints/step_...), a folder in the format of timm or
-            transformers, a file of weights in one of `layouts.LAYOUTS`, `timm:NAME` or `hf:NAME-or-folder`; and after a
-            question mark what it does not say itself, see `specs.SpecOptions`.
+        spec: a run's folder, one of its checkpoints (RUN/checkpoints/step_...), the folder of an evaluation that has tuned its
+            encoder, a folder in the format of timm or transformers, a file of weights in one of `layouts.LAYOUTS`, `timm:NAME`
+            or `hf:NAME-or-folder`; and after a question mark what it does not say itself, see `specs.SpecOptions`.
 
     Raises:
         ValueError: it is none of these, cannot be loaded, or less than 90% of a file fits.
@@ -219,8 +222,13 @@ def _load_folder(folder: Path) -> Pretrained:
         raise _no_encoder(str(folder))
     if "trains" in config:
         raise ValueError(f"{folder} has trained a {config['trains']}, which is no encoder: name a run of `evomask pretrain`")
-    exported = folder / "export" / "timm"
+    exported = folder / TIMM_EXPORT
     if not (exported / "config.json").is_file():
+        if "task" in config:
+            raise ValueError(
+                f"{folder} holds no encoder that was tuned: it is not finished, or has left its encoder as it was, which is"
+                f" {config['encoder']}"
+            )
         raise ValueError(
             f"{folder} has no exported weights yet: `evomask export {folder} --to timm` writes them; or name one of its"
             f" {folder / 'checkpoints'}"

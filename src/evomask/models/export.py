@@ -1,4 +1,4 @@
-"""Finished weights as other libraries load them: timm (the encoder) and transformers (what it has a model for)."""
+"""Finished weights as other libraries load them: timm (the encoder, also as a task has trained it) and transformers."""
 
 import json
 import shutil
@@ -7,10 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import timm
 from safetensors.torch import save_file
+from timm.models._hub import save_config_for_hf
+from timm.models.beit import Beit
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from evomask.models.encoders import Encoder
 from evomask.models.host import EncoderConfig, Host
+from evomask.models.weight_files import one_line
 
 ORIGIN = {"exported_by": "evomask"}
 """Stands in the config.json of every export, so that an export replaces an export and nothing else."""
@@ -32,6 +38,45 @@ def export_timm(encoder: nn.Module, config: EncoderConfig, folder: Path, mean: S
     with _whole_or_absent(folder) as unfinished:
         save_file(_on_cpu(encoder.state_dict()), unfinished / "model.safetensors")
         _write_json(unfinished / "config.json", ORIGIN | _timm_config(encoder, config, mean, std))
+
+
+def export_tuned(encoder: Encoder, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a folder from which `timm.create_model("local-dir:FOLDER", pretrained=True)` makes the encoder as a task left it.
+
+    It has the size, the classifier or none, and the pooling that the task has given it; how it began is what timm remembers.
+
+    Args:
+        encoder: whose model the task has changed.
+        weights: all of the model's, whole.
+        folder: the folder to make. An export that is there already is replaced.
+
+    Raises:
+        ValueError: timm does not remember how the model is made, or makes another one; or the folder holds something else.
+    """
+    model: Any = encoder.model
+    if "architecture" not in getattr(model, "pretrained_cfg", {}):
+        raise ValueError(
+            f"timm is not told by {encoder.name} how to make its model: export weights from timm or a run of evomask"
+        )
+    now = Encoder.of(model, encoder.mean, encoder.std, encoder.name)
+    changed = {}
+    if isinstance(model, (VisionTransformer, Beit)):
+        norm = "fc_norm" if isinstance(model, VisionTransformer) else "use_fc_norm"
+        changed = {"depth": len(model.blocks), norm: not isinstance(model.fc_norm, nn.Identity)}
+    images = {
+        "input_size": (encoder.in_chans, *now.image_size),
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "mean": encoder.mean,
+        "std": encoder.std,
+    }
+    with _whole_or_absent(folder) as unfinished:
+        save_config_for_hf(model, str(unfinished / "config.json"), ORIGIN, changed, images)
+        save_file(_on_cpu(weights), unfinished / "model.safetensors")
+        try:
+            timm.create_model(f"local-dir:{unfinished}", pretrained=True)
+        except Exception as error:  # whatever timm raises for arguments and weights that do not fit
+            raise ValueError(f"timm makes another model than what has become of {encoder.name}: {one_line(error)}") from error
 
 
 def export_transformers(

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evomask.engine import distributed
+from evomask.engine import distributed, parallel
 from evomask.engine.checkpoint import checkpoints
 from evomask.engine.loop import share_out
 from evomask.engine.pretrain import PretrainConfig
@@ -17,7 +18,8 @@ from evomask.figures.classification import calibration, confusion_matrix
 from evomask.figures.retrieval import found_images
 from evomask.figures.segmentation import segmentations
 from evomask.figures.style import save
-from evomask.models.encoders import Encoder, load_encoder
+from evomask.models.encoders import TIMM_EXPORT, Encoder, load_encoder
+from evomask.models.export import export_tuned
 from evomask.recipes.detection_pictures import draw_detections
 from evomask.recipes.launch import find_recipe, free_folder, taken_folders, untrained_encoder
 from evomask.tasks import TASKS
@@ -98,12 +100,24 @@ def is_evaluation(folder: Path) -> bool:
 def _finish(task: str, spec: str, encoder: Encoder, config: Any, out: Path, resume: bool) -> Path:
     more = (out, resume) if TASKS[task].trains else ()
     metrics = TASKS[task].evaluate(encoder, config, *more)
+    if TASKS[task].tunes(config):
+        _export(encoder, out)
     with distributed.agreed():
         if distributed.rank() == 0:
             write_result(out / "result.json", task, metrics, {"encoder": spec, "task": config})
             if task in PICTURES:
                 PICTURES[task](out)
     return out
+
+
+def _export(encoder: Encoder, out: Path) -> None:
+    """Leave the encoder that was tuned as timm loads it, and as `--encoder OUT` names it."""
+    weights = parallel.whole_weights(encoder.model)
+    if distributed.rank() == 0:
+        try:
+            export_tuned(encoder, weights, out / TIMM_EXPORT)
+        except ValueError as error:  # a model that timm has no words for
+            print(f"evomask: no export to timm: {error}", file=sys.stderr)
 
 
 def _draw_classification(out: Path) -> None:

@@ -147,6 +147,8 @@ def finetune(encoder: Encoder, config: FinetuneConfig, out: Path, resume: bool =
 
     log = ValidationLog(task.model, predictions, out, source.classes, settings.epochs, config.validate_every)
     train(task, settings, out, [log], resume=resume)
+    if average is not None:
+        classifier.load_state_dict(average.module.state_dict())  # what was judged is what is left of the encoder
     return final_metrics(out)
 
 
