@@ -135,4 +135,5 @@ def load_whole(model: nn.Module, into: nn.Module) -> None:
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     """On the CPU, of a model that may be sharded: all of them in the first process. All processes call it."""
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    return cast(dict[str, Tensor], weights)
