@@ -11,3 +11,9 @@ def test_settings_of_table_vii_are_the_papers() -> None:
             resampler = config.resampler
             assert (resampler.latents, resampler.depth, resampler.heads, resampler.head_width) == (32, 6, 16, 96)
     assert EVALUATIONS["vqa_vicuna"]().repetition_penalty == 1.5
+
+
+def test_crops_are_for_the_papers_rows_alone() -> None:
+    for task in ("counting", "identification"):
+        assert EVALUATIONS[f"{task}_vicuna"]().crop_scale == (0.5, 1.0)
+        assert EVALUATIONS[f"{task}_small"]().crop_scale == (1.0, 1.0)

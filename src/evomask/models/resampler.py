@@ -14,6 +14,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
+LATENT_STD = 0.02
+"""Of the initial latents, as in the Perceiver (Jaegle et al., 2021). With Idefics' 1, what they begin as outweighs what
+they see of an image, and they learn to look later."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResamplerConfig:
@@ -49,7 +53,7 @@ class PerceiverResampler(nn.Module):
 
     def __init__(self, width: int, config: ResamplerConfig):
         super().__init__()
-        self.latents = nn.Parameter(torch.randn(config.latents, width))
+        self.latents = nn.Parameter(LATENT_STD * torch.randn(config.latents, width))
         self.blocks = nn.ModuleList(ResamplerBlock(width, config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
 

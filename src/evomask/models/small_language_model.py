@@ -67,6 +67,7 @@ def make_small_language_model(texts: Iterable[str], config: SmallModelConfig, se
         bos_token_id=None,
         eos_token_id=fast.eos_token_id,
         tie_word_embeddings=True,
+        initializer_range=config.width**-0.5,  # transformers' 0.02 is for thousands of channels: few ones would learn nothing
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

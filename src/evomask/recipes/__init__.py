@@ -29,8 +29,10 @@ from evomask.recipes.simmim import (
     vit_tiny_simmim_112,
 )
 from evomask.recipes.visual_language import (
+    counting_small,
     counting_vicuna,
     counting_vicuna_joint,
+    identification_small,
     identification_vicuna,
     identification_vicuna_joint,
     vqa_easy,
@@ -57,7 +59,8 @@ EVALUATIONS: dict[str, Callable[[], Any]] = {
         *(segmentation_ade20k, segmentation_beit, segmentation_small),
         *(detection_1x, detection_3x, detection_small),
         *(retrieval_landmarks, retrieval_small),
-        *(vqa_easy, vqa_vicuna, vqa_vicuna_joint, counting_vicuna, counting_vicuna_joint),
+        *(vqa_easy, counting_small, identification_small),
+        *(vqa_vicuna, vqa_vicuna_joint, counting_vicuna, counting_vicuna_joint),
         *(identification_vicuna, identification_vicuna_joint),
     )
 }

@@ -185,20 +185,22 @@ _SMALL_RECIPES = {
     "vit_small_beit": "vit_tiny_beit_112",
     "vit_small_simmim": "vit_tiny_simmim_112",
 }
-_LANGUAGE = ("--language", "full", "--small.epochs", "0")
 
 
 def _small_language(joint: str) -> dict[str, Evaluation]:
     """The small language model learns together with the resampler, and where that is `joint` with the encoder, too."""
-    more, strict = (*_LANGUAGE, *(("--tune-encoder", "True") if joint else ())), {"faithful": "strict"}
-    val = _coco(_VAL2017, "coco/val2017")
+    more, strict = ("--tune-encoder", "True") if joint else (), {"faithful": "strict"}
+    val, by_heart = _coco(_VAL2017, "coco/val2017"), ("--loop.epochs", "80", "--validate-every", "80")
     return {
         f"vqa{joint}": Evaluation(about="easy-vqa, strict", options=("vqa_easy", *more), data=_EASY_VQA, metrics=strict),
         f"counting{joint}": Evaluation(
-            about="100 + 100 images of COCO, strict", options=("counting", *more), data=val, metrics=strict
+            about="100 + 100 images of COCO, strict", options=("counting_small", *by_heart, *more), data=val, metrics=strict
         ),
         f"identification{joint}": Evaluation(
-            about="100 + 100 images of COCO, strict", options=("identification", *more), data=val, metrics=strict
+            about="100 + 100 images of COCO, strict",
+            options=("identification_small", *by_heart, *more),
+            data=val,
+            metrics=strict,
         ),
     }
 

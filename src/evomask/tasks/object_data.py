@@ -26,6 +26,7 @@ class ObjectQuestionsConfig(VisualLanguageConfig):
         val_images: the folder of its images: val2017, vcr1images.
         balanced: leave out questions, of those made here, until a thing's name says little about the answer: none is asked for
             more often in one number than in all others together, or more often where it is than where it is not.
+        crop_scale: as of other questions; but images are seen whole, since a crop may cut away what is asked for.
         as_published: leave GVTBench's questions as they are, also those whose spelling gives the answer away.
     """
 
@@ -34,6 +35,7 @@ class ObjectQuestionsConfig(VisualLanguageConfig):
     val: Path | None = None
     val_images: Path | None = None
     balanced: bool = True
+    crop_scale: tuple[float, float] = (1.0, 1.0)
     as_published: bool = False
 
     def questions(self, encoder: Encoder, ask: Ask) -> tuple[Questions, Questions]:
