@@ -16,7 +16,7 @@ import shlex
 from pathlib import Path
 from statistics import mean
 
-from pretraining import finish_evaluation, finish_run
+from pretraining import finish
 
 RECIPES = ["vit_tiny_mae_112", "vit_tiny_beit_112", "vit_tiny_simmim_112", "swin_tiny_simmim_112"]
 MASKS = ["random", "grid", "block", "evolved"]
@@ -39,15 +39,16 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     images = ["--train", str(arguments.images / "train"), "--val", str(arguments.images / "val"), *arguments.evaluate]
+    judge = ("evaluate", "knn", "--encoder")
     for recipe in arguments.recipes:
         more = [word for name, options in arguments.of if name == recipe for word in shlex.split(options)]
         for masks in arguments.masks:
             run = arguments.out / f"{recipe}-{masks}"
             data = ["--data.root", str(arguments.images / "train"), "--masking.strategy", masks]
-            finish_run(run, recipe, *data, *arguments.pretrain, *more)
-            finish_evaluation(arguments.out / f"{recipe}-{masks}-knn", "knn", str(run), *images)
+            finish(run, "report.html", "pretrain", recipe, *data, *arguments.pretrain, *more)
+            finish(arguments.out / f"{recipe}-{masks}-knn", "result.json", *judge, str(run), *images)
         start = f"untrained:{arguments.out / f'{recipe}-{arguments.masks[0]}'}"
-        finish_evaluation(arguments.out / f"{recipe}-{UNTRAINED}-knn", "knn", start, *images)
+        finish(arguments.out / f"{recipe}-{UNTRAINED}-knn", "result.json", *judge, start, *images)
     print(table(arguments.out, arguments.recipes, arguments.masks))
 
 

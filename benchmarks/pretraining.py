@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from evomask.analysis.confidence import spread
+from evomask.recipes.commands import Command
 
 NONE = "none"
 EVALUATIONS = {
@@ -65,7 +66,8 @@ def result_folder(arguments: argparse.Namespace, masks: str, seed: int, column: 
 def pretrain(arguments: argparse.Namespace, masks: str, seed: int) -> None:
     """Run it, or go on with it."""
     options = ["--data.root", str(arguments.images / "train"), "--masking.strategy", masks, "--train.seed", str(seed)]
-    finish_run(run_folder(arguments, masks, seed), arguments.recipe, *options, *arguments.pretrain)
+    run = run_folder(arguments, masks, seed)
+    finish(run, "report.html", "pretrain", arguments.recipe, *options, *arguments.pretrain)
 
 
 def evaluate(arguments: argparse.Namespace, masks: str, seed: int, encoder: str) -> None:
@@ -74,27 +76,24 @@ def evaluate(arguments: argparse.Namespace, masks: str, seed: int, encoder: str)
     for column, (task, *options) in EVALUATIONS.items():
         seeded = [] if task == "knn" else ["--loop.seed", str(seed)]
         folder = result_folder(arguments, masks, seed, column)
-        finish_evaluation(folder, task, encoder, *images, *options, *seeded, *arguments.evaluate)
+        how = ("--encoder", encoder, *images, *options, *seeded, *arguments.evaluate)
+        finish(folder, "result.json", "evaluate", task, *how)
 
 
-def finish_run(run: Path, recipe: str, *options: str) -> None:
-    """Pretrain, or go on where it was broken off, or leave alone what is finished."""
-    if (run / "report.html").exists():  # written last
-        return
-    if run.exists():
-        run_evomask("resume", str(run))
-    else:
-        run_evomask("pretrain", recipe, *options, "--out", str(run))
+def finish(folder: Path, last: str, *command: str) -> None:
+    """Run a command, or go on where it was broken off, or leave alone what is finished.
 
-
-def finish_evaluation(folder: Path, task: str, encoder: str, *options: str) -> None:
-    """Evaluate, or go on where it was broken off, or leave alone what is finished."""
-    if (folder / "result.json").exists():
-        return
-    if (folder / "config.json").exists():
-        run_evomask("resume", str(folder))
-    else:
-        run_evomask("evaluate", task, "--encoder", encoder, *options, "--out", str(folder))
+    Args:
+        folder: that it makes.
+        last: the file in it that is written last.
+        command: of evomask, but for --out.
+    """
+    try:
+        left = Command(arguments=command, folder=folder, last=last).next_arguments()
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    if left:
+        run_evomask(*left)
 
 
 def run_evomask(*arguments: str) -> None:

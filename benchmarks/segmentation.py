@@ -15,7 +15,7 @@ import json
 import shlex
 from pathlib import Path
 
-from pretraining import NONE, finish_evaluation
+from pretraining import NONE, finish
 
 from evomask.analysis.confidence import spread
 from evomask.recipes.scales import CAMVID
@@ -50,7 +50,8 @@ def segment(arguments: argparse.Namespace, masks: str, seed: int, encoder: str) 
         options += [f"--{split}", str(arguments.camvid / "images" / split)]
         options += [f"--{split}-masks", str(arguments.camvid / "annotations" / split)]
     options += ["--crop", "64", "64", "--sides", "96", "128", "--stride", "43", "43"]
-    finish_evaluation(arguments.out / f"{masks}-{seed}", "segmentation_small", encoder, *options, *arguments.evaluate)
+    how = ("--encoder", encoder, *options, *arguments.evaluate)
+    finish(arguments.out / f"{masks}-{seed}", "result.json", "evaluate", "segmentation_small", *how)
 
 
 def table(arguments: argparse.Namespace) -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def leave_behind(arguments: tuple[str, ...]) -> None:
     """What a command would have left in its folder."""
     out = Path(arguments[-1])
     out.mkdir(parents=True)
+    (out / "config.json").write_text(json.dumps({"command": shlex.join(["evomask", *arguments])}))
     if arguments[0] == "pretrain":
         evolved = "evolved" in arguments
         more = {"depth": 1.0, "groups": 64.0} if evolved else {}
@@ -63,3 +65,6 @@ def test_every_command_is_done_once_and_the_table_is_theirs(hosts, tmp_path, mon
     monkeypatch.setattr(sys.modules["pretraining"], "run_evomask", lambda *arguments: commands.append(arguments))
     hosts.main()
     assert commands[10:] == [("resume", str(tmp_path / "a-random"))], "what was broken off goes on"
+    monkeypatch.setattr(sys, "argv", [*call, "--pretrain=--train.epochs 4"])
+    with pytest.raises(SystemExit, match=r"a-random was made by another command, .*--train\.epochs 3"):
+        hosts.main()
