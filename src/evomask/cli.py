@@ -4,26 +4,21 @@ What a user can get wrong ends in one line on stderr and exit code 2; a signal, 
 Heavy imports wait until a command needs them, so that help and mistakes are answered at once.
 """
 
-import contextlib
-import difflib
 import inspect
-import io
 import json
 import logging
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tyro
 
-Options = TypeVar("Options")
+from evomask.command_line import choose, choose_first, parse, summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     try:
-        COMMANDS[_choose(name, list(COMMANDS), "command")](rest)
+        COMMANDS[choose(name, list(COMMANDS), "command")](rest)
     except SystemExit as exit_:  # the help that was asked for has been shown
         return int(exit_.code or 0)
     except KeyboardInterrupt:
@@ -59,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def demo(arguments: list[str]) -> None:
     """Pretrain on the embedded scenes, evaluate, and write a report: minutes on two CPU cores."""
-    options = _parse(DemoOptions, arguments, "evomask demo")
+    options = parse(DemoOptions, arguments, "evomask demo")
     from evomask.recipes.demonstration import run_demo
 
     run_demo(options.out)
@@ -81,7 +76,7 @@ def pretrain(arguments: list[str]) -> None:
     from evomask.engine.pretrain import PretrainConfig
     from evomask.recipes import RECIPES, launch
 
-    name = _choose_first(arguments, {name: recipe.__doc__ for name, recipe in RECIPES.items()}, "recipe", "evomask pretrain")
+    name = choose_first(arguments, {name: recipe.__doc__ for name, recipe in RECIPES.items()}, "recipe", "evomask pretrain")
     recipe = RECIPES[name]
 
     @dataclass(frozen=True, kw_only=True)
@@ -98,7 +93,7 @@ def pretrain(arguments: list[str]) -> None:
         config: Annotated[tyro.conf.AvoidSubcommands[PretrainConfig], tyro.conf.arg(name="")]
 
     default = PretrainOptions(config=recipe())
-    options = _parse(PretrainOptions, arguments[1:], f"evomask pretrain {name}", default, inspect.getdoc(recipe))
+    options = parse(PretrainOptions, arguments[1:], f"evomask pretrain {name}", default, inspect.getdoc(recipe))
     _print(launch.start(options.config, options.out, command=shlex.join(["evomask", "pretrain", *arguments])))
 
 
@@ -121,7 +116,7 @@ def train_tokenizer(arguments: list[str]) -> None:
 
     about = "Train a tokenizer on your own images: `evomask pretrain vit_tiny_beit --host.tokenizer RUN` predicts its tokens."
     default = TokenizerOptions(config=TrainTokenizerConfig())
-    options = _parse(TokenizerOptions, arguments, "evomask train-tokenizer", default, about)
+    options = parse(TokenizerOptions, arguments, "evomask train-tokenizer", default, about)
     command = shlex.join(["evomask", "train-tokenizer", *arguments])
     _print(tokenizer.train_tokenizer(options.config, options.out, command))
 
@@ -139,7 +134,7 @@ class RunOptions:
 
 def resume(arguments: list[str]) -> None:
     """RUN: go on exactly where a run, or an evaluation that trains, stopped."""
-    options = _parse(RunOptions, arguments, "evomask resume")
+    options = parse(RunOptions, arguments, "evomask resume")
     from evomask.recipes import evaluation, launch, tokenizer
 
     if evaluation.is_evaluation(options.run):
@@ -165,7 +160,7 @@ class ReportOptions:
 
 def report(arguments: list[str]) -> None:
     """RUN...: one self-contained page about a run, or about several side by side."""
-    options = _parse(ReportOptions, arguments, "evomask report")
+    options = parse(ReportOptions, arguments, "evomask report")
     if len(options.runs) > 1:
         from evomask.figures.comparison import write_comparison
 
@@ -197,7 +192,7 @@ class ExportOptions:
 
 def export(arguments: list[str]) -> None:
     """RUN --to timm|transformers: weights as those libraries load them."""
-    options = _parse(ExportOptions, arguments, "evomask export")
+    options = parse(ExportOptions, arguments, "evomask export")
     from evomask.recipes import hooks, launch
 
     folder = options.out or options.run / "export" / options.to
@@ -213,7 +208,7 @@ def evaluate(arguments: list[str]) -> None:
 
     docs = {name: task.evaluate.__doc__ for name, task in TASKS.items()}
     docs |= {name: recipe.__doc__ for name, recipe in EVALUATIONS.items()}
-    name = _choose_first(arguments, docs, "task", "evomask evaluate")
+    name = choose_first(arguments, docs, "task", "evomask evaluate")
     default = EVALUATIONS[name]() if name in EVALUATIONS else TASKS[name].config()
 
     @dataclass(frozen=True, kw_only=True)
@@ -232,7 +227,7 @@ def evaluate(arguments: list[str]) -> None:
         out: Path | None = None
         config: Annotated[type(default), tyro.conf.arg(name="")] = default  # type: ignore[valid-type]
 
-    options = _parse(EvaluateOptions, arguments[1:], f"evomask evaluate {name}", description=_summary(docs[name]))
+    options = parse(EvaluateOptions, arguments[1:], f"evomask evaluate {name}", description=summary(docs[name]))
     from evomask.recipes.evaluation import start_evaluation
 
     command = shlex.join(["evomask", "evaluate", *arguments])
@@ -253,7 +248,7 @@ def bench(arguments: list[str]) -> None:
     from evomask.benchmarks import BENCHMARKS
     from evomask.benchmarks.comparison import as_rows, circumstances
 
-    name = _choose_first(arguments, {name: run.__doc__ for name, (_, run) in BENCHMARKS.items()}, "benchmark", "evomask bench")
+    name = choose_first(arguments, {name: run.__doc__ for name, (_, run) in BENCHMARKS.items()}, "benchmark", "evomask bench")
     config_type, run_benchmark = BENCHMARKS[name]
 
     @dataclass(frozen=True, kw_only=True)
@@ -268,7 +263,7 @@ def bench(arguments: list[str]) -> None:
         json: Path | None = None
         config: Annotated[config_type, tyro.conf.arg(name="")]  # type: ignore[valid-type]
 
-    options = _parse(BenchOptions, arguments[1:], f"evomask bench {name}", description=_summary(run_benchmark.__doc__))
+    options = parse(BenchOptions, arguments[1:], f"evomask bench {name}", description=summary(run_benchmark.__doc__))
     if options.json is not None and options.json.exists():
         raise ValueError(f"{options.json} exists: choose another --json")
     comparisons = run_benchmark(options.config)
@@ -308,8 +303,8 @@ def show(arguments: list[str]) -> None:
     from evomask.recipes.show import PICTURES, draw_picture
 
     kinds = {name: picture.draw.__doc__ for name, picture in PICTURES.items()}
-    kind = _choose_first(arguments, kinds, "picture", "evomask show")
-    options = _parse(ShowOptions, arguments[1:], f"evomask show {kind}")
+    kind = choose_first(arguments, kinds, "picture", "evomask show")
+    options = parse(ShowOptions, arguments[1:], f"evomask show {kind}")
     out = options.out or Path(f"{kind}.png")
     if out.suffix not in PICTURE_FORMATS:
         raise ValueError(f"--out must end in one of {' '.join(PICTURE_FORMATS)}, not {out.name!r}")
@@ -343,7 +338,7 @@ class ExploreOptions:
 
 def explore(arguments: list[str]) -> None:
     """[ENCODER ...]: an interactive page: drop an image, move the depth, see partition, mask, attention, reconstruction."""
-    options = _parse(ExploreOptions, arguments, "evomask explore")
+    options = parse(ExploreOptions, arguments, "evomask explore")
     from evomask.recipes.explore import explore
 
     explore(options.encoders, options.host, options.port, options.browser)
@@ -385,8 +380,8 @@ def reproduce(arguments: list[str]) -> None:
     from evomask.recipes.tables import TABLES
 
     titles: dict[str, str | None] = {name: table.title for name, table in TABLES.items()}
-    name = _choose_first(arguments, titles, "table", "evomask reproduce")
-    options = _parse(ReproduceOptions, arguments[1:], f"evomask reproduce {name}")
+    name = choose_first(arguments, titles, "table", "evomask reproduce")
+    options = parse(ReproduceOptions, arguments[1:], f"evomask reproduce {name}")
     from evomask.recipes.reproduce import Wanted, dry_run, reproduce
 
     if options.json is not None and options.json.exists():
@@ -416,60 +411,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 def _overview() -> str:
     lines = [f"  evomask {name:17}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: evomask COMMAND [OPTIONS]   (`evomask COMMAND --help` lists the options)", "", *lines])
-
-
-def _choose_first(arguments: list[str], described: dict[str, str | None], kind: str, prog: str) -> str:
-    """The name that the arguments begin with. Where help is asked for instead, the names there are, and no more is done."""
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: {prog} {kind.upper()} [OPTIONS]   (`{prog} {kind.upper()} --help` lists the options)\n")
-        width = max(map(len, described)) + 2
-        print("\n".join(f"  {name:{width}}{(text or '').splitlines()[0]}" for name, text in described.items()))
-        raise SystemExit(0)
-    if not arguments or arguments[0].startswith("-"):
-        raise ValueError(f"name a {kind} first: {', '.join(described)}")
-    return _choose(arguments[0], list(described), kind)
-
-
-def _summary(text: str | None) -> str:
-    return (text or "").partition("\n\n")[0]
-
-
-def _choose(name: str, known: list[str], kind: str) -> str:
-    if name in known:
-        return name
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-    raise ValueError(f"no {kind} {name!r}: {hint}")
-
-
-def _parse(
-    options_type: type[Options],
-    arguments: list[str],
-    prog: str,
-    default: Options | None = None,
-    description: str | None = None,
-) -> Options:
-    """Parse with tyro, whose error box is turned into one line. The description stands above the options in the help."""
-    box = io.StringIO()
-    given: dict[str, Any] = {} if default is None else {"default": default}
-    try:
-        with contextlib.redirect_stderr(box):
-            settings = (tyro.conf.FlagConversionOff,)
-            return tyro.cli(options_type, args=arguments, prog=prog, description=description, config=settings, **given)
-    except SystemExit as exit_:
-        if not exit_.code:
-            raise
-    raise ValueError(f"{_message_in(box.getvalue())}; see {prog} --help")
-
-
-def _message_in(box: str) -> str:
-    """What tyro's error box says. As the terminal allows, it is drawn in colours or without, and with lines or dashes."""
-    lines = [re.sub(r"\x1b\[[\d;]*m|[│╭╮╰╯]", "", line).strip() for line in box.splitlines()[1:]]  # the first is the title
-    parts = [" ".join(part).strip() for rule, part in groupby(lines, re.compile("[─-]+").fullmatch) if not rule]
-    message, *hints = (" ".join(part.split()) for part in parts if part)
-    similar = [hint.partition(": ")[2] for hint in hints if hint.startswith(("Perhaps you meant", "Arguments similar to"))]
-    flags = re.findall(r"--[\w.-]+", " ".join(similar))
-    return message + (f" (did you mean {' or '.join(flags)}?)" if flags else "")
 
 
 def _one_line(error: Exception) -> str:
