@@ -9,7 +9,8 @@ from PIL import Image
 
 from evomask.data.image_masks import IGNORED, ImageMaskFolders, SceneCategories
 from evomask.data.mask_layouts import open_ade20k, read_classes
-from evomask.data.scenes import CATEGORY_NAMES, Scenes
+from evomask.data.scene_drawing import CATEGORY_NAMES
+from evomask.data.scenes import Scenes
 
 HEADER = "Idx\tRatio\tTrain\tVal\tName\n"
 

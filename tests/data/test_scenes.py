@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
+from evomask.data.scene_drawing import CATEGORY_NAMES
 from evomask.data.scene_objects import CATEGORIES, COLOURS, PATTERNS, PLACES
-from evomask.data.scenes import CATEGORY_NAMES, SceneInstances, Scenes
+from evomask.data.scenes import SceneInstances, Scenes
 
 SCENES = Scenes(64, 60)
 

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from evomask.data.decode import UnreadableImage
 from evomask.data.layouts import open_images
-from evomask.data.scenes import CATEGORY_NAMES, Scenes
+from evomask.data.scene_drawing import CATEGORY_NAMES
+from evomask.data.scenes import Scenes
 
 IGNORED = -1
 """The label of pixels that are not looked at."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from evomask.data.rle import encode_masks
-from evomask.data.scenes import CATEGORY_NAMES, Scenes
+from evomask.data.scene_drawing import CATEGORY_NAMES
+from evomask.data.scenes import Scenes
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,8 @@ from evomask.data.images import DecodedImages, ImageSource
 from evomask.data.json_rows import read_json, rows_of
 from evomask.data.questions import Questions
 from evomask.data.sampler import sample_seed
-from evomask.data.scenes import CATEGORY_NAMES, Scenes
+from evomask.data.scene_drawing import CATEGORY_NAMES
+from evomask.data.scenes import Scenes
 
 MOST = 9
 """No question asks for a higher count."""
