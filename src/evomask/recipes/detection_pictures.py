@@ -24,7 +24,7 @@ SURE = 0.5
 
 def draw_detections(out: Path) -> None:
     """Write OUT/detections.png."""
-    _, source = read_run(out, DetectionConfig).sources(channels=3)
+    source = read_run(out, DetectionConfig).validation_source(channels=3)
     found: dict[int, list[Detection]] = defaultdict(list)
     for each in json.loads((out / DETECTIONS).read_text()):
         if each["score"] >= SURE:

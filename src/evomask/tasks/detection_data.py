@@ -37,9 +37,8 @@ class DetectionDataConfig:
         """
         paths = (self.train, self.train_images, self.val, self.val_images)
         if all(path is None for path in paths):
-            size, val_count = (self.image_size, self.image_size), max(1, self.scenes // 2)
-            val = ScenesWithObjects(size, val_count, split="val", channels=channels)
-            return ScenesWithObjects(size, self.scenes, channels=channels), val
+            train = ScenesWithObjects((self.image_size, self.image_size), self.scenes, channels=channels)
+            return train, self.validation_source(channels)
         if self.train is None or self.train_images is None or self.val is None or self.val_images is None:
             raise ValueError("give all of --train, --train-images, --val and --val-images, or none for the embedded scenes")
         train = CocoImages(self.train, self.train_images, channels, skip_empty=True)
@@ -48,3 +47,14 @@ class DetectionDataConfig:
             differing = sorted({name for _, name in set(train.categories) ^ set(val.categories)})
             raise ValueError(f"{self.train} and {self.val} differ in their categories: {', '.join(differing[:5])}")
         return train, val
+
+    def validation_source(self, channels: int) -> InstanceSource:
+        """All validation images, with that many channels.
+
+        Raises:
+            ValueError: files cannot be used, see `CocoImages`.
+        """
+        if self.val is None or self.val_images is None:
+            size, count = (self.image_size, self.image_size), max(1, self.scenes // 2)
+            return ScenesWithObjects(size, count, split="val", channels=channels)
+        return CocoImages(self.val, self.val_images, channels)
