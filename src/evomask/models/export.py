@@ -56,7 +56,7 @@ def export_tuned(encoder: Encoder, weights: Mapping[str, Tensor], folder: Path) 
     model: Any = encoder.model
     if "architecture" not in getattr(model, "pretrained_cfg", {}):
         raise ValueError(
-            f"timm is not told by {encoder.name} how to make its model: export weights from timm or a run of evomask"
+            f"timm is not told by {encoder.name} how to make its model; what was learnt is in the checkpoints alone"
         )
     now = Encoder.of(model, encoder.mean, encoder.std, encoder.name)
     changed = {}
