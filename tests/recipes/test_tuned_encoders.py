@@ -11,16 +11,8 @@ from evomask.engine.checkpoint import load_checkpoint
 from evomask.models.encoders import load_encoder
 
 ONE_STEP = [
-    "--loop.epochs",
-    "1",
-    "--loop.batch-size",
-    "2",
-    "--loop.device",
-    "cpu",
-    "--optim.warmup-epochs",
-    "0",
-    "--workers",
-    "0",
+    *("--loop.epochs", "1", "--loop.batch-size", "2", "--loop.device", "cpu"),
+    *("--optim.warmup-epochs", "0", "--workers", "0"),
 ]
 SEGMENTATION = ["evaluate", "segmentation_small", "--encoder", "untrained:demo", "--scenes", "2", *ONE_STEP]
 

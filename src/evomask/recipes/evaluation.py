@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from evomask.engine import distributed, parallel
 from evomask.engine.checkpoint import checkpoints
 from evomask.engine.loop import share_out
@@ -100,24 +102,23 @@ def is_evaluation(folder: Path) -> bool:
 def _finish(task: str, spec: str, encoder: Encoder, config: Any, out: Path, resume: bool) -> Path:
     more = (out, resume) if TASKS[task].trains else ()
     metrics = TASKS[task].evaluate(encoder, config, *more)
-    if TASKS[task].tunes(config):
-        _export(encoder, out)
+    tuned = parallel.whole_weights(encoder.model) if TASKS[task].tunes(config) else None
     with distributed.agreed():
         if distributed.rank() == 0:
+            if tuned is not None:
+                _export(encoder, tuned, out)
             write_result(out / "result.json", task, metrics, {"encoder": spec, "task": config})
             if task in PICTURES:
                 PICTURES[task](out)
     return out
 
 
-def _export(encoder: Encoder, out: Path) -> None:
+def _export(encoder: Encoder, weights: dict[str, Tensor], out: Path) -> None:
     """Leave the encoder that was tuned as timm loads it, and as `--encoder OUT` names it."""
-    weights = parallel.whole_weights(encoder.model)
-    if distributed.rank() == 0:
-        try:
-            export_tuned(encoder, weights, out / TIMM_EXPORT)
-        except ValueError as error:  # a model that timm has no words for
-            print(f"evomask: no export to timm: {error}", file=sys.stderr)
+    try:
+        export_tuned(encoder, weights, out / TIMM_EXPORT)
+    except ValueError as error:  # a model that timm has no words for
+        print(f"evomask: no export to timm: {error}", file=sys.stderr)
 
 
 def _draw_classification(out: Path) -> None:
