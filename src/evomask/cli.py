@@ -353,6 +353,7 @@ class ReproduceOptions:
         data: the folder of all data sets; docs/reproduce.md says what is looked for in it.
         out: the folder of runs, results and tables, which several tables share. None: reproduced/SCALE
         seeds: of pretraining, and of what is trained after it.
+        evaluations: which to run now, such as finetune segmentation; the table keeps what there is of the others. None: all.
         jobs: encoders at a time; with several GPUs they take turns.
         minutes: stop after so many, with everything saved; the same command goes on.
         dry_run: take one step of everything at its own size, on a few embedded scenes, and keep nothing.
@@ -366,6 +367,7 @@ class ReproduceOptions:
     data: Path = Path("data")
     out: Path | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
+    evaluations: tuple[str, ...] = ()
     jobs: int = 1
     minutes: float | None = None
     dry_run: bool = False
@@ -394,6 +396,7 @@ def reproduce(arguments: list[str]) -> None:
         seeds=options.seeds,
         pretrain=tuple(shlex.split(options.pretrain)),
         evaluate=tuple(shlex.split(options.evaluate)),
+        evaluations=options.evaluations,
     )
     launcher = shlex.split(options.launcher)
     if options.dry_run:

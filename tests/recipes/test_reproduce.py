@@ -100,6 +100,16 @@ def test_pretrainings_come_before_evaluations_and_nothing_is_done_twice(rerun: A
     assert rerun(wanted={"seeds": (0, 3)}, jobs=3) != [] and len(rerun.asked) == 6, "a further seed"
 
 
+def test_some_evaluations_are_run_first_and_the_table_keeps_the_others(rerun: Any, wanted: Wanted) -> None:
+    asked = rerun(wanted={"evaluations": ("segmentation",), "seeds": (0,)})
+    assert [line.rpartition("-")[2] for line in asked] == ["0", "segmentation"] * 2
+    asked = rerun(wanted={"evaluations": ("finetune",), "seeds": (0,)})
+    assert asked == [f"evaluate {name}-0-finetune" for name in NAMES]
+    assert "4 of 4 figures are there" in (wanted.out / "two-micro.md").read_text()
+    with pytest.raises(ValueError, match="--evaluations knn: two has finetune, segmentation at this scale"):
+        rerun(wanted={"evaluations": ("knn",)})
+
+
 def test_the_table_has_the_papers_figure_beside_the_measured_one(rerun: Any, wanted: Wanted, tmp_path: Path) -> None:
     rerun(json_file=tmp_path / "rows.json")
     text = (wanted.out / "two-micro.md").read_text()

@@ -38,12 +38,13 @@ def reproduce(
     """
     if min(jobs, len(wanted.seeds)) < 1:
         raise ValueError(f"--jobs {jobs} and {len(wanted.seeds)} --seeds: there has to be at least one of each")
+    _check_evaluations(wanted)
     if not wanted.data.is_dir():
         raise ValueError(f"{wanted.data} is no folder: --data names that of the data sets, see docs/reproduce.md")
     wanted.out.mkdir(parents=True, exist_ok=True)
     write_atomically(wanted.out / CAMVID_FILE, "\n".join(CAMVID) + "\n")
     cells = plan(wanted)
-    chains = chains_of(cells)
+    chains = chains_of([cell for cell in cells if wanted.runs(cell.column)])
     left = {command.folder: command.next_arguments() for chain in chains for command in chain}  # before anything is run
     logger.info("%d of %d commands are left to be run", sum(map(bool, left.values())), len(left))
     runner = Runner(wanted.out, launcher or (sys.executable, "-m", "evomask.cli"), jobs)
@@ -58,6 +59,13 @@ def reproduce(
     if failed:
         raise ValueError(f"{failed}{path} has what there is, and the same command tries again")
     return path
+
+
+def _check_evaluations(wanted: Wanted) -> None:
+    there = list(dict.fromkeys(column.evaluation for column in SCALES[wanted.scale].columns(TABLES[wanted.table])))
+    unknown = [name for name in wanted.evaluations if name not in there]
+    if unknown:
+        raise ValueError(f"--evaluations {unknown[0]}: {wanted.table} has {', '.join(there)} at this scale")
 
 
 class Interrupted(Exception):
@@ -83,6 +91,7 @@ def dry_run(wanted: Wanted, jobs: int = 1, launcher: Sequence[str] = ()) -> int:
         ValueError: a command failed.
         Interrupted: a signal came.
     """
+    _check_evaluations(wanted)
     with tempfile.TemporaryDirectory(prefix="evomask-") as folder:
         out = Path(folder)
         chains = _dry_chains(replace(wanted, out=out))
@@ -141,7 +150,7 @@ def _dry_chains(wanted: Wanted) -> list[list[Command]]:
             chain.append(Command(arguments=(*arguments, *wanted.pretrain), folder=folder, last="report.html"))
             spec = str(folder)
         for column in scale.columns(table):
-            if (base, column.evaluation) in evaluated:
+            if (base, column.evaluation) in evaluated or not wanted.runs(column):
                 continue
             evaluated.add((base, column.evaluation))
             options = scale.evaluations[column.evaluation].options

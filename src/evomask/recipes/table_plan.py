@@ -23,6 +23,7 @@ class Wanted:
         seeds: of pretraining, and of what is trained after it.
         pretrain: further options of every `evomask pretrain`.
         evaluate: further options of every `evomask evaluate`.
+        evaluations: which to run, by the names of a `Scale`; none: all that the table has.
     """
 
     table: str
@@ -32,6 +33,11 @@ class Wanted:
     seeds: tuple[int, ...]
     pretrain: tuple[str, ...] = ()
     evaluate: tuple[str, ...] = ()
+    evaluations: tuple[str, ...] = ()
+
+    def runs(self, column: Column) -> bool:
+        """Whether this column is to be measured, and not only shown as far as it is there."""
+        return not self.evaluations or column.evaluation in self.evaluations
 
 
 @dataclass(frozen=True, kw_only=True)
