@@ -19,6 +19,7 @@ from evomask.benchmarks.hierarchy import (
 from evomask.benchmarks.overhead import OPTIONS, OverheadConfig, agreement_with_exact_trees, operations
 from evomask.cli import main
 from evomask.masking import build_hierarchy
+from evomask.models.encoders import Encoder
 from evomask.models.export import export_timm
 from evomask.models.vit import ViTConfig, build_vit
 
@@ -77,7 +78,7 @@ def test_operations_are_those_of_forward_and_backward() -> None:
 def test_agreement_of_cheaper_scans_with_the_exact_trees(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     vit = ViTConfig(name="vit_tiny_patch16_224", image_size=(64, 64), patch_size=8, width=48, depth=6, heads=3)
-    export_timm(build_vit(vit), vit, tmp_path / "timm", (0.5,) * 3, (0.5,) * 3)
+    export_timm(Encoder.of(build_vit(vit), (0.5,) * 3, (0.5,) * 3, "mine"), tmp_path / "timm")
     config = OverheadConfig(encoder=str(tmp_path / "timm"), device="cpu")
     found = agreement_with_exact_trees(config, torch.device("cpu"))
     assert found["evolved masks"] == found["evolved, 4 masks a tree"] == 1

@@ -15,7 +15,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from evomask.models import encoders
-from evomask.models.encoders import load_encoder
+from evomask.models.encoders import Encoder, load_encoder
 from evomask.models.export import export_timm, export_transformers
 from evomask.models.mae import MAEConfig
 from evomask.models.vit import ViTConfig, build_vit
@@ -47,7 +47,7 @@ def make_run(run: Path) -> None:
 def test_exported_weights_are_loaded(tmp_path, vit, images, form):
     make_run(tmp_path / "run")
     folder = tmp_path / "run" / "export" / "timm"
-    export_timm(vit, CONFIG, folder, MEAN, STD)
+    export_timm(Encoder.of(vit, MEAN, STD, "mine"), folder)
     spec = str(tmp_path / "run") if form == "run" else form.format(folder=folder)
     encoder = load_encoder(spec)
     assert (encoder.mean, encoder.std, encoder.name) == (MEAN, STD, spec)
@@ -83,7 +83,7 @@ def test_what_is_not_there_is_answered_with_the_forms(tmp_path, monkeypatch, spe
 
 @pytest.mark.parametrize("query", ["heads=4", "activation=gelu"])
 def test_what_knows_its_heads_is_not_told_them(tmp_path, vit, query):
-    export_timm(vit, CONFIG, tmp_path / "export", MEAN, STD)
+    export_timm(Encoder.of(vit, MEAN, STD, "mine"), tmp_path / "export")
     with pytest.raises(
         ValueError, match=rf"export says itself what its {query.split('=')[0]} are: leave that to files of weights"
     ):
@@ -91,7 +91,7 @@ def test_what_knows_its_heads_is_not_told_them(tmp_path, vit, query):
 
 
 def test_mean_and_std_may_be_named_of_anything(tmp_path, vit):
-    export_timm(vit, CONFIG, tmp_path / "export", MEAN, STD)
+    export_timm(Encoder.of(vit, MEAN, STD, "mine"), tmp_path / "export")
     encoder = load_encoder(f"{tmp_path / 'export'}?mean=0.3&std=0.6,0.7")
     assert (encoder.mean, encoder.std) == ((0.3, 0.3), (0.6, 0.7))
 
@@ -104,7 +104,7 @@ def test_names_unknown_to_timm(tmp_path):
 
 
 def test_damaged_weights_are_one_clear_line(tmp_path, vit):
-    export_timm(vit, CONFIG, tmp_path / "export", MEAN, STD)
+    export_timm(Encoder.of(vit, MEAN, STD, "mine"), tmp_path / "export")
     weights = tmp_path / "export" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match="export cannot be loaded by timm: ") as caught:
@@ -149,7 +149,7 @@ def test_exports_to_transformers_are_loaded_without_transformers(tmp_path, monke
 
 
 def test_what_was_loaded_is_logged(tmp_path, caplog, vit):
-    export_timm(vit, CONFIG, tmp_path / "export", MEAN, STD)
+    export_timm(Encoder.of(vit, MEAN, STD, "mine"), tmp_path / "export")
     with caplog.at_level(logging.INFO, "evomask"):
         load_encoder(str(tmp_path / "export"))
     loaded = f"{tmp_path / 'export'}: loaded all {len(vit.state_dict())} tensors, by timm"
@@ -157,7 +157,7 @@ def test_what_was_loaded_is_logged(tmp_path, caplog, vit):
 
 
 def test_exports_that_do_not_fit_are_refused(tmp_path, vit):
-    export_timm(vit, CONFIG, tmp_path / "export", MEAN, STD)
+    export_timm(Encoder.of(vit, MEAN, STD, "mine"), tmp_path / "export")
     weights = vit.state_dict()
     del weights["blocks.0.norm1.bias"]
     save_file(weights, tmp_path / "export" / "model.safetensors")

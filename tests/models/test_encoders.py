@@ -135,7 +135,7 @@ def test_positions_are_interpolated_as_timm_does(tmp_path, name, size):
 
 
 def test_other_sizes_of_exports_and_of_timm(tmp_path, vit):
-    export_timm(vit, CONFIG, tmp_path / "export", MEAN, STD)
+    export_timm(Encoder.of(vit, MEAN, STD, "mine"), tmp_path / "export")
     encoder = load_encoder(f"{tmp_path / 'export'}?image_size=48x80")
     assert encoder.image_size == (48, 80)
     assert encoder.patch_tokens(torch.randn(2, 2, 48, 80)).shape == (2, 60, 48)
@@ -143,7 +143,7 @@ def test_other_sizes_of_exports_and_of_timm(tmp_path, vit):
 
 
 def test_sizes_that_cannot_be(tmp_path, vit):
-    export_timm(vit, CONFIG, tmp_path / "export", MEAN, STD)
+    export_timm(Encoder.of(vit, MEAN, STD, "mine"), tmp_path / "export")
     with pytest.raises(ValueError, match=r"export.* has patches of 8 x 8 px, which do not divide 48 x 50 px"):
         load_encoder(f"{tmp_path / 'export'}?image_size=48x50")
     encoder = Encoder.of(timm.create_model("test_resnet"), (0.5,) * 3, (0.5,) * 3, "mine")

@@ -11,6 +11,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 
 from evomask.models import export
+from evomask.models.encoders import Encoder
 from evomask.models.export import export_timm, export_transformers
 from evomask.models.mae import MAE, MAEConfig
 from evomask.models.vit import ViTConfig, build_vit, fix_sincos_positions
@@ -71,7 +72,7 @@ def test_timm_loads_the_same_encoder(tmp_path, options):
     encoder = build_vit(config).eval()
     fix_sincos_positions(encoder)
     mean, std = (0.4,) * config.in_chans, (0.2,) * config.in_chans
-    export_timm(encoder, config, tmp_path / "timm", mean, std)
+    export_timm(Encoder.of(encoder, mean, std, "mine"), tmp_path / "timm")
 
     loaded = load_timm(tmp_path / "timm")
     images = torch.randn(2, config.in_chans, *config.image_size, generator=torch.Generator().manual_seed(0))
@@ -84,7 +85,7 @@ def test_timm_loads_the_same_encoder(tmp_path, options):
 
 def test_timm_export_takes_a_new_head_and_claims_nothing_of_timms_own_weights(tmp_path):
     host = build_host()
-    export_timm(host.encoder, vit_config(), tmp_path / "timm", MEAN, STD)
+    export_timm(Encoder.of(host.encoder, MEAN, STD, "mine"), tmp_path / "timm")
     classifier = load_timm(tmp_path / "timm", num_classes=5)
     assert classifier(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
     assert torch.equal(classifier.blocks[1].mlp.fc2.weight, host.encoder.blocks[1].mlp.fc2.weight)
@@ -160,7 +161,7 @@ def test_what_transformers_cannot_express_is_said_and_nothing_written(tmp_path, 
 
 def write(library: str, host: Any, folder: Path) -> None:
     if library == "timm":
-        export_timm(host.encoder, vit_config(), folder, MEAN, STD)
+        export_timm(Encoder.of(host.encoder, MEAN, STD, "mine"), folder)
     else:
         export_transformers(host, folder, MEAN, STD)
 
@@ -196,8 +197,15 @@ def test_what_is_no_export_is_left_alone(tmp_path, library):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "file", "foreign"]
 
 
-@pytest.mark.parametrize("library", ["timm", "transformers"])
-@pytest.mark.parametrize("writer", ["save_file", "_write_json"])
+@pytest.mark.parametrize(
+    ("library", "writer"),
+    [
+        ("timm", "save_file"),
+        ("timm", "save_config_for_hf"),
+        ("transformers", "save_file"),
+        ("transformers", "_write_json"),
+    ],
+)
 @pytest.mark.parametrize("exported_before", [True, False])
 def test_a_half_written_export_never_stands(tmp_path, monkeypatch, library, writer, exported_before):
     host, folder = build_host(), tmp_path / "export"

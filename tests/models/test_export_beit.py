@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evomask.models.beit import BEiT, BEiTConfig
 from evomask.models.beit_encoder import BEiTEncoderConfig
-from evomask.models.encoders import load_encoder
+from evomask.models.encoders import Encoder, load_encoder
 from evomask.models.export import export_timm, export_transformers
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -36,8 +36,8 @@ def features_of(host: BEiT) -> Tensor:
 
 @pytest.mark.parametrize("bias", BIASES)
 def test_timm_loads_the_same_encoder(tmp_path: Path, bias: str) -> None:
-    host, config = build(position_bias=bias)
-    export_timm(host.encoder, config, tmp_path / "timm", MEAN, STD)
+    host, _ = build(position_bias=bias)
+    export_timm(Encoder.of(host.encoder, MEAN, STD, "mine"), tmp_path / "timm")
     loaded: Any = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
     state = host.encoder.state_dict()
     assert all(tensor.equal(state[name]) for name, tensor in loaded.state_dict().items())
@@ -50,9 +50,9 @@ def test_timm_loads_the_same_encoder(tmp_path: Path, bias: str) -> None:
 @pytest.mark.parametrize("library", ["timm", "transformers"])
 @pytest.mark.parametrize("bias", BIASES)
 def test_an_export_is_an_encoder_here(tmp_path: Path, bias: str, library: str) -> None:
-    host, config = build(position_bias=bias)
+    host, _ = build(position_bias=bias)
     if library == "timm":
-        export_timm(host.encoder, config, tmp_path / "export", MEAN, STD)
+        export_timm(Encoder.of(host.encoder, MEAN, STD, "mine"), tmp_path / "export")
     else:
         export_transformers(host, tmp_path / "export", MEAN, STD)
     encoder = load_encoder(str(tmp_path / "export"))

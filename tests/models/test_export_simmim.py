@@ -10,7 +10,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor
 
-from evomask.models.encoders import load_encoder
+from evomask.models.encoders import Encoder, load_encoder
 from evomask.models.export import export_timm, export_transformers
 from evomask.models.simmim import SimMIMConfig, SwinSimMIMConfig
 from evomask.models.swin import SwinConfig
@@ -44,7 +44,7 @@ def photos(host: Any) -> Tensor:
 def test_timm_loads_the_same_encoder(tmp_path: Path, kind: str) -> None:
     config = CONFIGS[kind]
     host = build(config)
-    export_timm(host.encoder, config.encoder, tmp_path / "timm", MEAN, STD)
+    export_timm(Encoder.of(host.encoder, MEAN, STD, "mine"), tmp_path / "timm")
     loaded: Any = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
     assert loaded.forward_features(photos(host)).equal(host.encoder.forward_features(photos(host)))
     data = resolve_model_data_config(loaded)

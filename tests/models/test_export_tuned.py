@@ -13,8 +13,9 @@ from torch import nn
 
 from evomask.models.classifier import add_classifier
 from evomask.models.encoders import Encoder, load_encoder
-from evomask.models.export import export_tuned
+from evomask.models.export import export_timm
 from evomask.models.feature_pyramid import FeaturePyramid
+from evomask.models.vit import ViTConfig, build_vit
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
 
@@ -65,7 +66,7 @@ def test_timm_makes_the_same_model(tmp_path: Path, build: Callable[[], Any], cha
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    export_tuned(encoder, model.state_dict(), tmp_path / "timm")
+    export_timm(encoder, tmp_path / "timm")
 
     loaded = load_encoder(str(tmp_path / "timm"))
     size = (64, 96) if change is segmented else (32, 32)
@@ -85,10 +86,10 @@ def test_timm_makes_the_same_model(tmp_path: Path, build: Callable[[], Any], cha
 def test_what_was_tuned_may_be_tuned_again(tmp_path: Path) -> None:
     first = Encoder.of(vit(), MEAN, STD, "first")
     add_classifier(first.model, 5)
-    export_tuned(first, first.model.state_dict(), tmp_path / "first")
+    export_timm(first, tmp_path / "first")
     second = load_encoder(str(tmp_path / "first"))
     FeaturePyramid(second.model, (64, 64))
-    export_tuned(second, second.model.state_dict(), tmp_path / "second")
+    export_timm(second, tmp_path / "second")
     third = load_encoder(str(tmp_path / "second"))
     with torch.no_grad():
         images = torch.rand(2, 3, 64, 64)
@@ -98,7 +99,7 @@ def test_what_was_tuned_may_be_tuned_again(tmp_path: Path) -> None:
 def test_a_model_that_timm_has_not_made_is_refused(tmp_path: Path) -> None:
     model = VisionTransformer(img_size=16, patch_size=8, embed_dim=48, depth=1, num_heads=3, num_classes=0)
     with pytest.raises(ValueError, match=r"timm is not told by weights\.pth how to make its model"):
-        export_tuned(Encoder.of(model, MEAN, STD, "weights.pth"), model.state_dict(), tmp_path / "timm")
+        export_timm(Encoder.of(model, MEAN, STD, "weights.pth"), tmp_path / "timm")
     assert not (tmp_path / "timm").exists()
 
 
@@ -106,13 +107,21 @@ def test_a_model_that_timm_makes_another_way_is_refused(tmp_path: Path) -> None:
     model = vit()
     model.norm = nn.Identity()
     with pytest.raises(ValueError, match=r"timm makes another model than what has become of mine: .*norm\.weight") as caught:
-        export_tuned(Encoder.of(model, MEAN, STD, "mine"), model.state_dict(), tmp_path / "timm")
+        export_timm(Encoder.of(model, MEAN, STD, "mine"), tmp_path / "timm")
     assert len(str(caught.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_that_have_never_been_timms_have_neither_its_tag_nor_its_licence(tmp_path: Path) -> None:
+    model = build_vit(ViTConfig(name="vit_tiny_patch16_224", image_size=(32, 32), patch_size=8, depth=2))
+    add_classifier(model, 5)
+    export_timm(Encoder.of(model, MEAN, STD, "untrained"), tmp_path / "timm")
+    said = json.loads((tmp_path / "timm" / "config.json").read_text())["pretrained_cfg"]
+    assert said["tag"] == "evomask" and not {"license", "hf_hub_id", "origin_url", "paper_ids"} & said.keys()
+
+
 def test_it_says_who_has_exported_it(tmp_path: Path) -> None:
     model = vit(in_chans=3)
-    export_tuned(Encoder.of(model, MEAN, STD, "mine"), model.state_dict(), tmp_path / "timm")
+    export_timm(Encoder.of(model, MEAN, STD, "mine"), tmp_path / "timm")
     assert json.loads((tmp_path / "timm" / "config.json").read_text())["exported_by"] == "evomask"
-    export_tuned(Encoder.of(model, MEAN, STD, "mine"), model.state_dict(), tmp_path / "timm")  # which an export may replace
+    export_timm(Encoder.of(model, MEAN, STD, "mine"), tmp_path / "timm")  # which an export may replace

@@ -12,15 +12,18 @@ import torch
 from PIL import Image
 
 from evomask.cli import main
+from evomask.data.question_images import WholeQuestionImages
 from evomask.engine import progress
 from evomask.engine.checkpoint import load_checkpoint
 from evomask.engine.loop import TrainConfig
 from evomask.engine.optim import OptimConfig
+from evomask.engine.pretrain import normalise
 from evomask.engine.signals import Stopped
 from evomask.models.encoders import Encoder
 from evomask.models.resampler import ResamplerConfig
 from evomask.models.small_language_model import SmallModelConfig
 from evomask.models.vit import ViTConfig, build_vit
+from evomask.tasks.cached_tokens import cache_tokens
 from evomask.tasks.small_language_model import Facts, SmallLanguageConfig
 from evomask.tasks.vqa import VqaConfig, evaluate_vqa
 
@@ -162,6 +165,35 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(files, tmp_path: Path, monkeypa
     for below in ("language_model", "."):
         ours, theirs = (load_checkpoint(folder / below)["model"] for folder in (parts, whole))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_cached_tokens_are_those_of_each_questions_image(files) -> None:
+    seen = encoder()
+    questions = small_config(files).questions(seen)[0]
+    tokens = cache_tokens(seen, questions, device=torch.device("cpu"), workers=0, half=False, batch_size=5)
+    assert (len(tokens.of_images), len(questions)) == (32, 64), "two questions are about one image"
+    asked = torch.tensor([8, 0, 3])
+    images = torch.stack([WholeQuestionImages(questions, (16, 16))[int(number)][0] for number in asked])
+    with torch.no_grad():
+        expected = seen.patch_tokens(normalise(images, seen.mean, seen.std))
+    torch.testing.assert_close(tokens.of(asked), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_from_cached_tokens_the_same_is_learnt_as_from_whole_images(files, learnt, tmp_path: Path) -> None:
+    folder = str(learnt[0] / "language_model" / "model")
+    config = small_config(files, language_model=folder, crop_scale=(1.0, 1.0), flip=False, shuffled=False)
+    config = replace(config, loop=replace(config.loop, epochs=3))
+    losses = {}
+    for cached in (False, True):
+        out = tmp_path / str(cached)
+        out.mkdir()
+        metrics = evaluate_vqa(encoder(), replace(config, cached=cached), out)
+        losses[cached] = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+        assert evaluate_vqa(encoder(), replace(config, cached=cached), out, resume=True) == metrics
+    assert len(losses[True]) == 12 and losses[True][-1] < 0.9 * losses[True][0]
+    assert losses[True] == pytest.approx(losses[False], rel=1e-2)
+    with pytest.raises(ValueError, match="--cached False"):
+        small_config(files, cached=True, tune_encoder=True)
 
 
 def test_language_and_images_can_be_learnt_together(files, tmp_path: Path) -> None:

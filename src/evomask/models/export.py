@@ -15,40 +15,22 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from evomask.models.encoders import Encoder
-from evomask.models.host import EncoderConfig, Host
+from evomask.models.host import Host
 from evomask.models.weight_files import one_line
 
 ORIGIN = {"exported_by": "evomask"}
 """Stands in the config.json of every export, so that an export replaces an export and nothing else."""
 
 
-def export_timm(encoder: nn.Module, config: EncoderConfig, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Write a folder from which `timm.create_model("local-dir:FOLDER", pretrained=True)` makes the same encoder.
+def export_timm(encoder: Encoder, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write a folder from which `timm.create_model("local-dir:FOLDER", pretrained=True)` makes the encoder as it is now.
+
+    It has the size, the classifier or none, and the pooling that a task may have given it; how it began is what timm remembers.
 
     Args:
-        encoder: the model that `config.build()` made.
-        config: what it was made from.
+        encoder: to write.
         folder: the folder to make. An export that is there already is replaced.
-        mean: of a channel of images in [0, 1], as in training; one number a channel.
-        std: likewise.
-
-    Raises:
-        ValueError: the folder holds something else.
-    """
-    with _whole_or_absent(folder) as unfinished:
-        save_file(_on_cpu(encoder.state_dict()), unfinished / "model.safetensors")
-        _write_json(unfinished / "config.json", ORIGIN | _timm_config(encoder, config, mean, std))
-
-
-def export_tuned(encoder: Encoder, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write a folder from which `timm.create_model("local-dir:FOLDER", pretrained=True)` makes the encoder as a task left it.
-
-    It has the size, the classifier or none, and the pooling that the task has given it; how it began is what timm remembers.
-
-    Args:
-        encoder: whose model the task has changed.
-        weights: all of the model's, whole.
-        folder: the folder to make. An export that is there already is replaced.
+        weights: all of the model's, whole, where it does not hold them itself.
 
     Raises:
         ValueError: timm does not remember how the model is made, or makes another one; or the folder holds something else.
@@ -72,7 +54,7 @@ def export_tuned(encoder: Encoder, weights: Mapping[str, Tensor], folder: Path) 
     }
     with _whole_or_absent(folder) as unfinished:
         save_config_for_hf(model, str(unfinished / "config.json"), ORIGIN, changed, images)
-        save_file(_on_cpu(weights), unfinished / "model.safetensors")
+        save_file(_on_cpu(model.state_dict() if weights is None else weights), unfinished / "model.safetensors")
         try:
             timm.create_model(f"local-dir:{unfinished}", pretrained=True)
         except Exception as error:  # whatever timm raises for arguments and weights that do not fit
@@ -127,29 +109,6 @@ def _is_replaceable(folder: Path) -> bool:
         return False
     config = folder / "config.json"
     return not any(folder.iterdir()) or (config.is_file() and '"exported_by": "evomask"' in config.read_text())
-
-
-def _timm_config(encoder: Any, config: EncoderConfig, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
-    """As timm's own `save_for_hf` writes it, but for what it copies from timm's ImageNet weights, such as their licence."""
-    return {
-        "architecture": config.name,
-        "num_classes": encoder.num_classes,
-        "num_features": encoder.num_features,
-        "model_args": config.timm_arguments(),
-        "pretrained_cfg": {
-            "tag": "evomask",
-            "input_size": [config.in_chans, *config.image_size],
-            "fixed_input_size": True,
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-            "mean": list(mean),
-            "std": list(std),
-            "num_classes": encoder.num_classes,
-            # Named, timm fits it to another number of channels; until 1.0.30 as if the weights were always for 3.
-            "first_conv": "patch_embed.proj" if config.in_chans == 3 else None,
-            "classifier": encoder.pretrained_cfg["classifier"],
-        },
-    }
 
 
 def _image_processor(host: Host, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:

@@ -4,6 +4,9 @@ from typing import Any, Protocol
 
 import timm
 
+NOT_OF_WEIGHTS = ("architecture", "input_size", "fixed_input_size", "mean", "std", "num_classes", "first_conv", "classifier")
+"""What of all that timm knows by a model's name holds for any weights: the rest is the origin and the licence of its own."""
+
 
 class TimmConfig(Protocol):
     """What is known of an encoder before it is built."""
@@ -38,6 +41,8 @@ def build_timm(config: TimmConfig, kind: str, pattern: str, kinds: str) -> Any:
     if not timm.is_model(config.name):
         raise ValueError(f"timm knows no model {config.name!r}: timm.list_models({pattern!r}) lists the {kinds}")
     try:
-        return timm.create_model(config.name, drop_path_rate=config.drop_path, **config.timm_arguments())
+        model: Any = timm.create_model(config.name, drop_path_rate=config.drop_path, **config.timm_arguments())
     except (TypeError, AssertionError, IndexError) as error:
         raise ValueError(f"timm's {config.name} cannot be built as a {kind} with these options: {error!r}") from error
+    model.pretrained_cfg = {name: model.pretrained_cfg[name] for name in NOT_OF_WEIGHTS} | {"tag": "evomask"}
+    return model

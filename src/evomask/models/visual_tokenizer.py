@@ -36,4 +36,8 @@ class VisualTokenizer(nn.Module):
         """(B, C, H, W) normalised images -> (B, K, width) embeddings."""
         with torch.set_grad_enabled(self._tunes_encoder and torch.is_grad_enabled()):
             tokens_BND = self._encoder.patch_tokens(images)
+        return self.embed(tokens_BND)
+
+    def embed(self, tokens_BND: Tensor) -> Tensor:
+        """(B, N, D) the encoder's patch tokens -> (B, K, width) embeddings."""
         return self.projection(self.resampler(self.norm(tokens_BND)))

@@ -21,7 +21,7 @@ from evomask.figures.retrieval import found_images
 from evomask.figures.segmentation import segmentations
 from evomask.figures.style import save
 from evomask.models.encoders import TIMM_EXPORT, Encoder, load_encoder
-from evomask.models.export import export_tuned
+from evomask.models.export import export_timm
 from evomask.recipes.detection_pictures import draw_detections
 from evomask.recipes.launch import find_recipe, free_folder, taken_folders, untrained_encoder
 from evomask.tasks import TASKS
@@ -116,7 +116,7 @@ def _finish(task: str, spec: str, encoder: Encoder, config: Any, out: Path, resu
 def _export(encoder: Encoder, weights: dict[str, Tensor], out: Path) -> None:
     """Leave the encoder that was tuned as timm loads it, and as `--encoder OUT` names it."""
     try:
-        export_tuned(encoder, weights, out / TIMM_EXPORT)
+        export_timm(encoder, out / TIMM_EXPORT, weights)
     except ValueError as error:  # a model that timm has no words for
         print(f"evomask: no export to timm: {error}", file=sys.stderr)
 

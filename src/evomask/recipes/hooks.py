@@ -15,6 +15,7 @@ from evomask.data.spread import spread_images
 from evomask.engine.loop import Hook, Moment
 from evomask.engine.pretrain import PretrainConfig, normalise
 from evomask.figures.report import write_report
+from evomask.models.encoders import Encoder
 from evomask.models.export import export_timm, export_transformers
 from evomask.models.host import Host
 from evomask.recipes.monitor import Monitor
@@ -50,7 +51,7 @@ def export(host: Host, config: PretrainConfig, library: str, folder: Path) -> No
     if library not in EXPORTS:
         raise ValueError(f"--to must be one of {', '.join(EXPORTS)}, not {library!r}")
     if library == "timm":
-        export_timm(host.encoder, config.host.encoder, folder, config.data.mean, config.data.std)
+        export_timm(Encoder.of(host.encoder, config.data.mean, config.data.std, str(folder)), folder)
     else:
         export_transformers(host, folder, config.data.mean, config.data.std, mask_ratio=config.masking.ratio)
 
