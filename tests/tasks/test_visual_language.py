@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from evomask.cli import main
-from evomask.data.question_images import WholeQuestionImages
+from evomask.data.question_images import QuestionCrops, WholeQuestionImages
 from evomask.engine import progress
 from evomask.engine.checkpoint import load_checkpoint
 from evomask.engine.loop import TrainConfig
-from evomask.engine.optim import OptimConfig
+from evomask.engine.optim import OptimConfig, build_adamw
 from evomask.engine.pretrain import normalise
 from evomask.engine.signals import Stopped
 from evomask.models.encoders import Encoder
@@ -105,7 +106,33 @@ def test_metrics_stand_beside_those_of_whoever_does_not_look(learnt) -> None:
 def test_checkpoints_hold_what_is_trained_and_no_language_model(learnt) -> None:
     out, _ = learnt
     model = load_checkpoint(out)["model"]
-    assert all(name.startswith(("tokenizer.norm.", "tokenizer.resampler.", "tokenizer.projection.")) for name in model)
+    own = ("norm.", "resampler.", "projection.", "mean", "std")
+    assert all(name.startswith(tuple(f"tokenizer.{part}" for part in own)) for name in model)
+
+
+def test_what_all_images_have_in_common_is_taken_away(learnt, files) -> None:
+    seen = encoder()
+    crops = QuestionCrops(small_config(files).questions(seen)[0], (16, 16), 3, seed=0)
+    images = torch.stack([crops[epoch, index][0] for epoch in range(4) for index in range(64)])
+    with torch.no_grad():
+        tokens = seen.patch_tokens(normalise(images, seen.mean, seen.std))
+    tokenizer = load_checkpoint(learnt[0])["model"]
+    torch.testing.assert_close(tokenizer["tokenizer.mean"], tokens.mean(dim=(0, 1)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(tokenizer["tokenizer.std"], tokens.std(dim=(0, 1), correction=0), rtol=1e-3, atol=1e-4)
+
+
+def test_the_language_model_learns_at_its_own_rate(files) -> None:
+    config = small_config(files, language="full", language_rate=5.0, small=SmallLanguageConfig(epochs=0))
+    parts = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    optimizer = build_adamw(nn.ModuleList(parts), config.optim, [(parts[0], 1.0), (parts[1], config.language_rate)])
+    assert [(group["lr_scale"], group["weight_decay"]) for group in optimizer.param_groups] == [
+        (1.0, 0.0),
+        (1.0, 0.05),
+        (5.0, 0.0),
+        (5.0, 0.05),
+    ]
+    with pytest.raises(ValueError, match=r"--language-rate must be above 0, not 0\.0"):
+        small_config(files, language_rate=0.0)
 
 
 @pytest.mark.parametrize("language", ["frozen", "lora"])

@@ -52,9 +52,19 @@ def tokens_and_positions(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters() if TOKENS_AND_POSITIONS.search(name)]
 
 
-def build_adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Fused AdamW; weight decay leaves out one-dimensional parameters, tokens and positions, as MAE, BEiT and SimMIM do."""
-    groups = param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=tokens_and_positions(model))
+def build_adamw(model: nn.Module, config: OptimConfig, scales: Sequence[tuple[nn.Module, float]] = ()) -> torch.optim.AdamW:
+    """Fused AdamW; weight decay leaves out one-dimensional parameters, tokens and positions, as MAE, BEiT and SimMIM do.
+
+    Args:
+        model: what is trained.
+        config: how.
+        scales: parts that the model consists of, each with its rate over the configured one; none: all have that.
+    """
+    groups: list[dict[str, Any]] = []
+    for part, scale in scales or [(model, 1.0)]:
+        for group in param_groups_weight_decay(part, config.weight_decay, no_weight_decay_list=tokens_and_positions(part)):
+            if group["params"]:
+                groups.append(group | {"lr_scale": scale})
     # The rate is a tensor of the loop's choosing at every step; 0 here shows that none was forgotten.
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
 

@@ -5,7 +5,7 @@ between `<Img> ` and `</Img>`; after them comes the question (GVT: Wang et al., 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,9 @@ from evomask.tasks.validation_log import ValidationLog, final_metrics
 
 ANSWERS = "answers.jsonl"
 
+STANDARDISED_OVER = 256
+"""So many images are looked at before training, to know what all have in common."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VisualLanguageConfig:
@@ -54,6 +57,9 @@ class VisualLanguageConfig:
         flip: whether crops are mirrored at random.
         cached: compute what a frozen encoder makes of each training image once, and keep it: of whole images, neither cropped
             nor mirrored. Many times faster, and patches x width x 2 bytes of memory an image.
+        standardise: bring each channel of the encoder's tokens to mean 0 and deviation 1 over the first training images, before
+            anything is learnt. What all images have in common else outweighs what tells them apart.
+        language_rate: the learning rate of what is trained of the language model, over that of everything else.
         shuffled: also ask about wrong images, which shows how much is answered without looking.
         val_limit: validate on so many questions, from all over the set; none: on all of them.
         validate_every: epochs from one validation to the next; there is one at the end.
@@ -75,6 +81,8 @@ class VisualLanguageConfig:
     crop_scale: tuple[float, float] = (0.5, 1.0)
     flip: bool = True
     cached: bool = False
+    standardise: bool = True
+    language_rate: float = 1.0
     shuffled: bool = True
     val_limit: int | None = None
     validate_every: int = 5
@@ -117,6 +125,10 @@ class VisualLanguageConfig:
         for name in ("new_tokens", "validate_every", "scenes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        if self.language_rate <= 0:
+            raise ValueError(
+                f"--language-rate must be above 0, not {self.language_rate}; --language frozen trains nothing of it"
+            )
         if self.val_limit is not None and self.val_limit < 1:
             raise ValueError(f"--val-limit must be at least 1, not {self.val_limit}")
         if self.cached and self.tune_encoder:
@@ -160,11 +172,10 @@ def answer_questions(
         name = str(small_language_model(asked, prompts, config.small, settings, out))
     model = _build(encoder, config, name, device)
     sampler = distributed.shared_out(len(asked), settings.batch_size, settings.seed, settings.micro_batches)
+    sampler(range(0))  # too few questions are said before any image is looked at
     if config.cached:
-        sampler(range(0))  # too few questions are said before tokens are computed
         half = use_bfloat16(settings.precision, device)
         tokens = cache_tokens(encoder, asked, device=device, workers=config.workers, half=half)
-        embed = model.embed_tokens
 
         def batches(steps: range) -> Iterator[Any]:
             for keys in sampler(steps):
@@ -172,20 +183,24 @@ def answer_questions(
                 yield tokens.of(chosen), chosen
     else:
         dataset = QuestionCrops(asked, encoder.image_size, encoder.in_chans, settings.seed, config.crop_scale, config.flip)
-        embed = model.embed_images
 
         def batches(steps: range) -> Iterator[Any]:
             return load_batches(dataset, sampler(steps), config.workers, device.type)
 
+    look = model.to_device if config.cached else model.look
+    if config.standardise:
+        first = range(-(-STANDARDISED_OVER // settings.batch_size))
+        model.standardise(look(images) for images, _ in batches(first))
+
     def step(batch: tuple[Tensor, Tensor], progress: float) -> StepResult:
-        seen, indices = embed(batch[0]), [max(index, 0) for index in batch[1].tolist()]
-        answers = [asked.answer(index) for index in indices]
-        return StepResult(model.loss(seen, [prompts[index] for index in indices], answers))
+        indices = [max(index, 0) for index in batch[1].tolist()]
+        asked_now, answers = [prompts[index] for index in indices], [asked.answer(index) for index in indices]
+        return StepResult(model.loss(look(batch[0]), asked_now, answers))
 
     task = task_over(
         sampler,
         model=model.trained,
-        optimizer=build_adamw(model.trained, config.optim),
+        optimizer=build_adamw(model.trained, config.optim, model.scales),
         step=step,
         batches=batches,
         optim=config.optim,
@@ -228,16 +243,33 @@ class VisualLanguageModel:
 
     Attributes:
         trained: all that is trained, and so is in checkpoints: not the frozen language model, nor a frozen encoder.
+        scales: its parts, and the learning rate of each over the configured one.
     """
 
     def __init__(self, tokenizer: VisualTokenizer, language: LanguageModel, encoder: Encoder, config: VisualLanguageConfig):
         self.trained = nn.ModuleDict({"tokenizer": tokenizer, "language": language.trained})
+        self.scales = [(self.trained["tokenizer"], 1.0), (self.trained["language"], config.language_rate)]
         self._tokenizer, self._language, self._config = tokenizer, language, config
         self._encoder = encoder
 
-    def loss(self, embeddings_BKD: Tensor, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
+    def look(self, images_uint8: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, D), the encoder's patch tokens."""
+        return self._tokenizer.look(normalise(self.to_device(images_uint8), self._encoder.mean, self._encoder.std))
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """To where it is computed."""
+        return tensor.to(self._language.device, non_blocking=True)
+
+    @torch.no_grad()
+    def standardise(self, batches: Iterable[Tensor]) -> None:
+        """Over the patch tokens (B, N, D) of these images, of all processes."""
+        sums = [torch.stack([(tokens.double() ** power).mean(dim=(0, 1)) for power in (1, 2)]) for tokens in batches]
+        mean, square = distributed.mean(torch.stack(sums).mean(dim=0))
+        self._tokenizer.standardise(mean, (square - mean**2).clamp(min=0).sqrt())
+
+    def loss(self, tokens_BND: Tensor, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
         """Scalar, the mean over questions: so it does not change with how a batch is shared out."""
-        return self._language.answer_loss(embeddings_BKD, prompts, answers).mean()
+        return self._language.answer_loss(self._tokenizer(tokens_BND), prompts, answers).mean()
 
     def answers(self, questions: Questions, title: str) -> list[str]:
         """To every question, in every process; each has answered its share."""
@@ -252,7 +284,7 @@ class VisualLanguageModel:
                 prompts = [config.prompt.format(questions.texts[index]) for index in indices.tolist()]
                 with torch.autocast(self._language.device.type, torch.bfloat16, enabled=half):
                     said += self._language.answer(
-                        self.embed_images(images),
+                        self._tokenizer(self.look(images)),
                         prompts,
                         most=config.new_tokens,
                         repetition_penalty=config.repetition_penalty,
@@ -260,15 +292,6 @@ class VisualLanguageModel:
                 bar.update(len(said))
         everywhere = distributed.gathered_objects(said)
         return [text for part in everywhere for text in part][: len(questions)]
-
-    def embed_images(self, images_uint8: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, K, width)."""
-        images = images_uint8.to(self._language.device, non_blocking=True)
-        return self._tokenizer(normalise(images, self._encoder.mean, self._encoder.std))
-
-    def embed_tokens(self, tokens_BND: Tensor) -> Tensor:
-        """The encoder's patch tokens of images (B, N, D) -> (B, K, width)."""
-        return self._tokenizer.embed(tokens_BND.to(self._language.device, non_blocking=True))
 
 
 @dataclass(frozen=True)
