@@ -189,7 +189,7 @@ _SMALL_RECIPES = {
 
 def _small_language(joint: str) -> dict[str, Evaluation]:
     """The small language model learns together with the resampler, and where that is `joint` with the encoder, too."""
-    more, strict = ("--tune-encoder", "True") if joint else (), {"faithful": "strict"}
+    more, strict = ("--tune-encoder", "True", "--cached", "False") if joint else (), {"faithful": "strict"}
     val, by_heart = _coco(_VAL2017, "coco/val2017"), ("--loop.epochs", "80", "--validate-every", "80")
     return {
         f"vqa{joint}": Evaluation(about="easy-vqa, strict", options=("vqa_easy", *more), data=_EASY_VQA, metrics=strict),

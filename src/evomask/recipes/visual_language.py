@@ -63,7 +63,7 @@ def identification_small() -> IdentificationConfig:
     segmentation_small --encoder RUN --scenes 4000 --loop.epochs 12` leaves one that does. Not in the paper; what came out:
     `docs/results/language.md`.
     """
-    return replace(_learning_along(IdentificationConfig(), epochs=10), scenes=4_000)
+    return replace(_learning_along(IdentificationConfig(), epochs=10), scenes=4_000, cached=True)
 
 
 def counting_small() -> CountingConfig:
@@ -73,7 +73,7 @@ def counting_small() -> CountingConfig:
 
     For the encoder see `identification_small`. Not in the paper; what came out: `docs/results/language.md`.
     """
-    return replace(_learning_along(CountingConfig(), epochs=20), scenes=20_000)
+    return replace(_learning_along(CountingConfig(), epochs=40), scenes=20_000, cached=True)
 
 
 def vqa_easy() -> VqaConfig:

@@ -57,17 +57,16 @@ def cache_tokens(
     _, first, rows = np.unique(questions.image_of, return_index=True, return_inverse=True)
     own = [int(first[number % len(first)]) for number in distributed.own_share(len(first))]
     dataset = Subset(WholeQuestionImages(questions, encoder.image_size), own)
-    kept: Tensor | None = None
+    parts: list[Tensor] = []
     done = 0
     with distributed.agreed(), closing(ProgressBar("training images", len(own))) as bar:
         for images_uint8, _ in in_order(dataset, batch_size, workers):
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 tokens = encoder.patch_tokens(normalise(images_uint8.to(device), encoder.mean, encoder.std))
-            if kept is None:
-                kept = torch.empty(len(own), *tokens.shape[1:], dtype=torch.float16)
-                size = kept[0].nbytes * len(first) / 2**20
+            if not parts:
+                size = 2 * tokens[0].numel() * len(first) / 2**20
                 logger.info("the tokens of %d images take %.0f MiB of memory in each process", len(first), size)
-            kept[done : done + len(tokens)] = tokens
+            parts.append(tokens.to("cpu", torch.float16))
             done += len(tokens)
             bar.update(done)
-    return CachedTokens(distributed.gathered(kept)[: len(first)], torch.from_numpy(rows))
+    return CachedTokens(distributed.gathered(torch.cat(parts))[: len(first)], torch.from_numpy(rows))
