@@ -31,7 +31,10 @@ resumes = arguments[0] == "resume"
 folder = Path(arguments[-1])
 folder.mkdir(parents=True, exist_ok=resumes)
 if not resumes:
-    (folder / "config.json").write_text(json.dumps({"command": shlex.join(["evomask", *arguments])}))
+    record = {"command": shlex.join(["evomask", *arguments]), "started": "2026-11-27T20:15:31+00:00"}
+    record |= {"machine": "x86_64 Linux", "versions": {"torch": "2.15.0"}}
+    (folder / "config.json").write_text(json.dumps(record))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps({"loss": 1 - 0.1 * step}) + "\\n" for step in range(11)))
 kind = next((kind for name, kind in told.items() if name in str(folder)), "")
 if kind == "fails":
     sys.exit("evomask: there is something wrong")
@@ -131,6 +134,10 @@ def test_the_table_has_the_papers_figure_beside_the_measured_one(rerun: Any, wan
     assert [row["measured"] for row in json.loads((tmp_path / "rows.json").read_text())] == [
         float(row["measured"]) for row in rows
     ]
+    log = text[text.index("## Runs") : text.index("## Commands")].splitlines()
+    assert log[2].startswith("18 commands, 0.0 hours in all.")
+    assert log[6] == f"| {NAMES[0]}-0 | 2026-11-27 20:15 | 0.0 | 0.95 0.75 0.5 0.25 0.05 |"
+    assert log[-2] == "Machine: x86_64 Linux, torch 2.15.0."
     done = [json.loads(line) for line in (wanted.out / "commands.jsonl").read_text().splitlines()]
     assert len(done) == 18 and {row["code"] for row in done} == {0}
 

@@ -3,18 +3,22 @@
 import dataclasses
 import fcntl
 import json
+import os
 import platform
 import socket
 import subprocess
 import time
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
+
+import torch
 
 from evomask.engine import distributed
 
@@ -118,8 +122,14 @@ def provenance() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in libraries},
         "git": _git_revision(),
-        "machine": f"{platform.machine()} {platform.system()}",
+        "machine": _machine(),
     }
+
+
+def _machine() -> str:
+    gpus = Counter(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+    cores = f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores"
+    return ", ".join([cores, *(f"{count} x {name}" for name, count in gpus.items())])
 
 
 def _git_revision() -> str | None:

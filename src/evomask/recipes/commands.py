@@ -21,6 +21,9 @@ from evomask.engine.run import record_of
 
 logger = logging.getLogger("evomask")
 
+COMMANDS = "commands.jsonl"
+"""Below the folder of a runner: a row for each command that has ended."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
@@ -156,7 +159,7 @@ class Runner:
                 self._live.remove(process)
         seconds = round(time.monotonic() - begin, 1)
         row = {"command": shlex.join(["evomask", *arguments]), "started": started, "seconds": seconds, "code": code}
-        with self._lock, (self.out / "commands.jsonl").open("a") as rows:
+        with self._lock, (self.out / COMMANDS).open("a") as rows:
             rows.write(json.dumps(row) + "\n")
         if code == 0 and command.finished:
             logger.info("done in %s s: %s", seconds, command.folder)

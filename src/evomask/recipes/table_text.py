@@ -7,6 +7,7 @@ from pathlib import Path
 
 from evomask.analysis.confidence import spread
 from evomask.engine.run import write_atomically
+from evomask.recipes import table_log
 from evomask.recipes.scales import SCALES
 from evomask.recipes.table_plan import Cell, Wanted
 from evomask.recipes.tables import TABLES, Column, Row
@@ -81,6 +82,9 @@ def as_markdown(wanted: Wanted, cells: Sequence[Cell]) -> str:
     absent = [row.title for row in table.rows if row.title not in rows]
     if absent:
         lines += ["", f"Not at this scale: {', '.join(absent)}."]
+    needed = dict.fromkeys(command for cell in cells for command in (*cell.needed, cell.evaluation))
+    if log := table_log.as_markdown(wanted.out, needed):
+        lines += ["", "## Runs", "", *log]
     lines += ["", "## Commands", "", f"Those of seed {wanted.seeds[0]}:", "", "```"]
     first = [cell for cell in cells if cell.seed == wanted.seeds[0]]
     lines += dict.fromkeys(command.text for cell in first for command in (*cell.needed, cell.evaluation))
