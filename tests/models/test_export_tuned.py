@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -94,6 +95,21 @@ def test_what_was_tuned_may_be_tuned_again(tmp_path: Path) -> None:
     with torch.no_grad():
         images = torch.rand(2, 3, 64, 64)
         torch.testing.assert_close(third.model.forward_features(images), second.model.eval().forward_features(images))
+
+
+@pytest.mark.parametrize("build", [vit, beit, swin])
+def test_what_was_tuned_of_a_file_of_weights_is_timms_too(tmp_path: Path, build: Callable[[], Any]) -> None:
+    save_file(build().state_dict(), tmp_path / "weights.safetensors")
+    spec = "weights.safetensors?heads=3" if build is vit else "weights.safetensors"
+    tuned = load_encoder(str(tmp_path / spec))
+    with torch.no_grad():
+        for parameter in tuned.model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    export_timm(tuned, tmp_path / "timm")
+    loaded = load_encoder(str(tmp_path / "timm"))
+    images = torch.randn(2, 3, *tuned.image_size)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model.forward_features(images), tuned.model.forward_features(images))
 
 
 def test_a_model_that_timm_has_not_made_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import timm
 import torch
 from timm.layers.mlp import SwiGLUPacked
 from timm.models.beit import Beit
@@ -16,12 +17,16 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from evomask.models.layout_steps import Weights
+from evomask.models.timm_encoder import without_origin
 
 HEADS = {192: 3, 384: 6, 512: 8, 640: 10, 768: 12, 896: 14, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1536: 24, 1664: 16}
 """Width -> attention heads of the ViTs that are published: tiny, small, base, large, huge, giant and those between."""
 
 SWIN_WINDOWS = 8
 """Windows along a side of the image in Swin's first stage, in all that are published: 224 px with windows of 7, 384 with 12."""
+
+TIMMS_EPS = {"vit": 1e-6, "beit": 1e-6, "swin": 1e-5}
+"""Of the norms of the models that timm has names for; it has no word for another one."""
 
 FOREIGN_PARTS = {
     "patch_embed.backbone.": "a convolutional network before its patches",
@@ -87,7 +92,7 @@ def _vit(weights: Weights, hints: Hints) -> nn.Module:
         "qkv_bias": "blocks.0.attn.qkv.bias" in weights,
         "qk_norm": "blocks.0.attn.q_norm.weight" in weights,
         "proj_bias": "blocks.0.attn.proj.bias" in weights,
-        "init_values": 1.0 if "blocks.0.ls1.gamma" in weights else None,
+        "init_values": 1.0 if "blocks.0.ls1.gamma" in weights else 0.0,
         "class_token": "cls_token" in weights,
         "reg_tokens": registers,
         "pos_embed": "learn" if "pos_embed" in weights else "none",
@@ -95,12 +100,14 @@ def _vit(weights: Weights, hints: Hints) -> nn.Module:
         "pre_norm": "norm_pre.weight" in weights,
         "final_norm": "norm.weight" in weights or "fc_norm.weight" in weights,
         "fc_norm": "fc_norm.weight" in weights,
-        "norm_layer": partial(nn.LayerNorm, eps=hints.eps),
-        "act_layer": nn.SiLU if gated else hints.activation,
+        "act_layer": "silu" if gated else hints.activation,
     }
+    if hints.eps == TIMMS_EPS["vit"] and not gated and not distilled:
+        return _named("vit_base_patch16_224", options)
     if gated:
         options["mlp_layer"] = SwiGLUPacked
-    return (VisionTransformerDistilled if distilled else VisionTransformer)(**options)
+    norm = partial(nn.LayerNorm, eps=hints.eps)
+    return (VisionTransformerDistilled if distilled else VisionTransformer)(**options, norm_layer=norm)
 
 
 def _beit(weights: Weights, hints: Hints) -> nn.Module:
@@ -113,25 +120,27 @@ def _beit(weights: Weights, hints: Hints) -> nn.Module:
         grid, _ = _absolute_grid(weights, 1, (patch[0], patch[1]), hints)
     else:
         grid = _relative_grid(len(table) - 3, (patch[0], patch[1]), hints)  # 3: to, from and of the class token
+    options: dict[str, Any] = {
+        "img_size": (grid[0] * patch[0], grid[1] * patch[1]),
+        "patch_size": patch[0],
+        "in_chans": channels,
+        "num_classes": _rows(weights, "head.weight"),
+        "global_pool": "avg" if "fc_norm.weight" in weights else "token",
+        "embed_dim": width,
+        "depth": _count(weights, r"blocks\.(\d+)\."),
+        "num_heads": _heads(width, hints) if table is None else table.shape[1],
+        "qkv_bias": "blocks.0.attn.q_bias" in weights,
+        "mlp_ratio": _ratio(hidden, width),
+        "swiglu_mlp": gated,
+        "init_values": 1.0 if "blocks.0.gamma_1" in weights else 0.0,
+        "use_abs_pos_emb": "pos_embed" in weights,
+        "use_rel_pos_bias": own in weights,
+        "use_shared_rel_pos_bias": shared in weights,
+    }
+    if hints.eps == TIMMS_EPS["beit"]:
+        return _named("beit_base_patch16_224", options)
     norm: Any = partial(nn.LayerNorm, eps=hints.eps)
-    return Beit(
-        img_size=(grid[0] * patch[0], grid[1] * patch[1]),
-        patch_size=patch[0],
-        in_chans=channels,
-        num_classes=_rows(weights, "head.weight"),
-        global_pool="avg" if "fc_norm.weight" in weights else "token",
-        embed_dim=width,
-        depth=_count(weights, r"blocks\.(\d+)\."),
-        num_heads=_heads(width, hints) if table is None else table.shape[1],
-        qkv_bias="blocks.0.attn.q_bias" in weights,
-        mlp_ratio=_ratio(hidden, width),
-        swiglu_mlp=gated,
-        norm_layer=norm,
-        init_values=1.0 if "blocks.0.gamma_1" in weights else None,
-        use_abs_pos_emb="pos_embed" in weights,
-        use_rel_pos_bias=own in weights,
-        use_shared_rel_pos_bias=shared in weights,
-    )
+    return Beit(**options, norm_layer=norm)
 
 
 def _swin(weights: Weights, hints: Hints) -> nn.Module:
@@ -150,21 +159,28 @@ def _swin(weights: Weights, hints: Hints) -> nn.Module:
     if any(tokens / 2**stage < (math.isqrt(len(table)) + 1) // 2 for stage, table in enumerate(tables)):
         size = native
     hidden, _ = _mlp(weights, "layers.0.blocks.0")
+    options: dict[str, Any] = {
+        "img_size": size,
+        "patch_size": patch[0],
+        "in_chans": channels,
+        "num_classes": _rows(weights, "head.fc.weight"),
+        "embed_dim": width,
+        "depths": tuple(_count(weights, rf"layers\.{stage}\.blocks\.(\d+)\.") for stage in stages),
+        "num_heads": tuple(table.shape[1] for table in tables),
+        "window_size": window,
+        "mlp_ratio": _ratio(hidden, width),
+        "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in weights,
+        "drop_path_rate": 0.0,
+    }
+    if hints.eps == TIMMS_EPS["swin"]:
+        return _named("swin_tiny_patch4_window7_224", options)
     norm: Any = partial(nn.LayerNorm, eps=hints.eps)
-    return SwinTransformer(
-        img_size=size,
-        patch_size=patch[0],
-        in_chans=channels,
-        num_classes=_rows(weights, "head.fc.weight"),
-        embed_dim=width,
-        depths=tuple(_count(weights, rf"layers\.{stage}\.blocks\.(\d+)\.") for stage in stages),
-        num_heads=tuple(table.shape[1] for table in tables),
-        window_size=window,
-        mlp_ratio=_ratio(hidden, width),
-        qkv_bias="layers.0.blocks.0.attn.qkv.bias" in weights,
-        drop_path_rate=0.0,
-        norm_layer=norm,
-    )
+    return SwinTransformer(**options, norm_layer=norm)
+
+
+def _named(name: str, options: dict[str, Any]) -> nn.Module:
+    """Made by timm itself, which so remembers how: what is tuned can be exported to it."""
+    return without_origin(timm.create_model(name, **options))
 
 
 FAMILIES: dict[str, Callable[[Weights, Hints], nn.Module]] = {"vit": _vit, "beit": _beit, "swin": _swin}

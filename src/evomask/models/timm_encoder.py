@@ -44,5 +44,10 @@ def build_timm(config: TimmConfig, kind: str, pattern: str, kinds: str) -> Any:
         model: Any = timm.create_model(config.name, drop_path_rate=config.drop_path, **config.timm_arguments())
     except (TypeError, AssertionError, IndexError) as error:
         raise ValueError(f"timm's {config.name} cannot be built as a {kind} with these options: {error!r}") from error
+    return without_origin(model)
+
+
+def without_origin(model: Any) -> Any:
+    """The same model of timm's, which no longer says that its weights are those that timm knows by its name."""
     model.pretrained_cfg = {name: model.pretrained_cfg[name] for name in NOT_OF_WEIGHTS} | {"tag": "evomask"}
     return model
