@@ -80,6 +80,17 @@ def test_answers_follow_from_the_labels(index):
     assert {question.kind for question in scene.questions} == {"exists", "count", "open"}
 
 
+def test_things_are_counted_without_painting_as_they_are_with():
+    scenes = Scenes((32, 48), 60)
+    assert [scenes.counts(index) for index in range(60)] == [scenes.scene(index).counts for index in range(60)]
+    assert any(scenes.counts(index) != dict(Counter(drawn(scenes, index))) for index in range(60)), "something is hidden"
+
+
+def drawn(scenes, index):
+    objects, _ = scenes._compose(scenes._generator(index))
+    return [CATEGORY_NAMES[thing.category] for thing in objects]
+
+
 def test_a_large_object_that_is_usual_in_the_place_is_seen():
     for index in range(40):
         scene = SCENES.scene(index)

@@ -43,7 +43,7 @@ class Objects:
 
 def scene_objects(scenes: Scenes) -> Objects:
     """What is in the embedded scenes."""
-    counts = [scenes.scene(number).counts for number in range(len(scenes))]
+    counts = [scenes.counts(number) for number in range(len(scenes))]
     return Objects(scenes, counts, [frozenset()] * len(counts), CATEGORY_NAMES)
 
 

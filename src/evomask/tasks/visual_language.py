@@ -37,6 +37,8 @@ from evomask.tasks.validation_log import ValidationLog, final_metrics
 
 ANSWERS = "answers.jsonl"
 
+MOST_VAL_SCENES = 5_000
+
 STANDARDISED_OVER = 256
 """So many images are looked at before training, to know what all have in common."""
 
@@ -63,7 +65,7 @@ class VisualLanguageConfig:
         shuffled: also ask about wrong images, which shows how much is answered without looking.
         val_limit: validate on so many questions, from all over the set; none: on all of them.
         validate_every: epochs from one validation to the next; there is one at the end.
-        scenes: training scenes where no files are given; there are half as many for validation.
+        scenes: training scenes where no files are given; there are half as many for validation, and at most 5,000.
         workers: processes that load images.
         resampler: its size.
         lora: of the adapters.
@@ -113,7 +115,7 @@ class VisualLanguageConfig:
         """Those to train on and those to validate on."""
         size, channels = encoder.image_size, encoder.in_chans
         train = Scenes(size, self.scenes, channels=channels)
-        return train, Scenes(size, -(-self.scenes // 2), split="val", channels=channels)
+        return train, Scenes(size, min(-(-self.scenes // 2), MOST_VAL_SCENES), split="val", channels=channels)
 
     def __post_init__(self):
         if self.prompt.count("{}") != 1:
