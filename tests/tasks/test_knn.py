@@ -100,9 +100,10 @@ class ColourEncoder:
         self.mean, self.std = (0.5, 0.25, 0.0), (2.0, 1.0, 0.5)
         self.model = nn.Identity()
         self.name = "colours"
+        self.asked_for: set[str] = set()
 
     def features(self, images: Tensor, pooling: str) -> Tensor:
-        assert pooling == "mean"
+        self.asked_for.add(pooling)
         return images.mean(dim=(2, 3)) * torch.tensor(self.std) + torch.tensor(self.mean)
 
 
@@ -154,6 +155,14 @@ def test_accuracy_of_a_case_made_by_hand(folders: KnnConfig) -> None:
     assert metrics["top1"] == pytest.approx(100 * 6 / 8)
     assert metrics["majority"] == pytest.approx(100 * 1 / 8), "always red, the commonest class of the training images"
     assert set(metrics) == {"top1", "top5", "majority"}
+
+
+def test_the_class_token_is_compared_where_it_is_asked_for(folders: KnnConfig) -> None:
+    encoder = ColourEncoder()
+    evaluate_knn(encoder, folders)  # type: ignore[arg-type]
+    assert encoder.asked_for == {"mean"}
+    evaluate_knn(encoder, replace(folders, pooling="token"))  # type: ignore[arg-type]
+    assert encoder.asked_for == {"mean", "token"}
 
 
 def test_top5_counts_the_first_five_classes(folders: KnnConfig) -> None:

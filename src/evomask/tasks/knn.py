@@ -1,7 +1,7 @@
 """k nearest neighbours in the features of a frozen encoder: the quickest look at what it has learnt.
 
 Neighbours vote as DINO's (Caron et al., 2021): k = 20, cosine similarity, votes weighted by exp(similarity / 0.07). Features
-are the mean of the patch tokens, not the class token, and images are seen whole.
+are the mean of the patch tokens unless the class token is asked for, and images are seen whole.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from evomask.engine import distributed
-from evomask.models.encoders import Encoder
+from evomask.models.encoders import Encoder, Pooling
 from evomask.tasks.features import extract_features
 from evomask.tasks.labelled_data import LabelledDataConfig
 
@@ -23,12 +23,14 @@ class KnnConfig(LabelledDataConfig):
     Attributes:
         k: neighbours that vote.
         temperature: the smaller, the more the nearest count.
+        pooling: the features: the mean over patch tokens, or the class token, which is DINO's choice.
         batch_size: images at a time.
         device: "auto", "cpu", "cuda".
     """
 
     k: int = 20
     temperature: float = 0.07
+    pooling: Pooling = "mean"
     batch_size: int = 128
     device: str = "auto"
 
@@ -42,9 +44,10 @@ class KnnConfig(LabelledDataConfig):
 def evaluate_knn(encoder: Encoder, config: KnnConfig) -> dict[str, float]:
     """Accuracy of `encoder` in percent: `top1`, `top5`, and `majority`, that of always naming the commonest class."""
     train, val = config.sources(encoder)
-    settings = {"device": distributed.pick_device(config.device), "workers": config.workers, "batch_size": config.batch_size}
-    train_features, train_labels = extract_features(encoder, train, "training images", **settings)
-    val_features, val_labels = extract_features(encoder, val, "validation images", **settings)
+    looks = {"device": distributed.pick_device(config.device), "workers": config.workers, "batch_size": config.batch_size}
+    looks["pooling"] = config.pooling
+    train_features, train_labels = extract_features(encoder, train, "training images", **looks)
+    val_features, val_labels = extract_features(encoder, val, "validation images", **looks)
     scores = class_votes(train_features, train_labels, val_features, len(train.classes), config.k, config.temperature)
     ranked = scores.argsort(dim=1, descending=True)
     correct = ranked == val_labels.unsqueeze(1)
