@@ -55,7 +55,7 @@ def _learning_along(config: Config, epochs: int) -> Config:
 
 
 def identification_small() -> IdentificationConfig:
-    """Identification with a small language model that learns along: half an hour of one CPU core on the embedded scenes.
+    """Identification with a small language model that learns along: 12 minutes of one CPU core on the embedded scenes.
 
     Command: `evomask evaluate identification_small --encoder RUN`
 

@@ -265,7 +265,8 @@ class VisualLanguageModel:
     @torch.no_grad()
     def standardise(self, batches: Iterable[Tensor]) -> None:
         """Over the patch tokens (B, N, D) of these images, of all processes."""
-        sums = [torch.stack([(tokens.double() ** power).mean(dim=(0, 1)) for power in (1, 2)]) for tokens in batches]
+        with distributed.agreed():
+            sums = [torch.stack([(tokens.double() ** power).mean(dim=(0, 1)) for power in (1, 2)]) for tokens in batches]
         mean, square = distributed.mean(torch.stack(sums).mean(dim=0))
         self._tokenizer.standardise(mean, (square - mean**2).clamp(min=0).sqrt())
 
