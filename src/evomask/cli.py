@@ -216,8 +216,9 @@ def evaluate(arguments: list[str]) -> None:
         """Evaluate an encoder.
 
         Attributes:
-            encoder: a run or a checkpoint of it, a folder in the format of timm or transformers, a weights file, timm:NAME,
-                hf:NAME, or untrained:RECIPE or untrained:RUN. What weights do not say may follow:
+            encoder: a run or a checkpoint of it, an evaluation that tuned its encoder, a folder in the format of timm or
+                transformers, a weights file, timm:NAME, hf:NAME, or untrained:RECIPE or untrained:RUN. What weights do not say
+                may follow:
                 weights.pth?heads=4&image_size=96&mean=0.5&std=0.2
             out: the folder to make, for result.json. None: the first free of results/TASK, results/TASK-2, ...
             config: the task.
@@ -282,8 +283,9 @@ class ShowOptions:
 
     Attributes:
         images: image files; none for the pictures of a run, stages, health, loss and gradients.
-        encoder: a run or a checkpoint of it, a folder in the format of timm or transformers, a weights file, timm:NAME,
-            hf:NAME, or untrained:RECIPE or untrained:RUN. What weights do not say may follow:
+        encoder: a run or a checkpoint of it, an evaluation that tuned its encoder, a folder in the format of timm or
+            transformers, a weights file, timm:NAME, hf:NAME, or untrained:RECIPE or untrained:RUN. What weights do not say may
+            follow:
             weights.pth?heads=4&image_size=96&mean=0.5&std=0.2
             stages, health, loss, reconstruction and difficulty need a run, gradients the folder of a fine-tuning. distance,
             difficulty and gradients compare several: say --encoder again.

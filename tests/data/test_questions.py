@@ -1,12 +1,15 @@
 """Questions about scenes, of VQAv2's files and of GVTBench's."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from evomask.data.gvtbench import read_gvtbench
 from evomask.data.question_images import QuestionCrops, WholeQuestionImages
@@ -151,6 +154,20 @@ def test_images_of_questions_to_train_on_and_to_judge(tmp_path: Path) -> None:
     assert whole.shape == (3, 16, 24) and index == 5
     with pytest.raises(ValueError, match="--crop-scale is a range"):
         QuestionCrops(few(), (16, 24), 3, seed=1, scale=(0.0, 1.0))
+
+
+class Panorama:
+    """One image that is four times as wide as high."""
+
+    def image(self, index: int) -> Tensor:
+        return torch.arange(40, dtype=torch.uint8).expand(3, 10, 40)
+
+
+def test_the_whole_area_is_all_of_a_panorama() -> None:
+    questions = replace(few(images=1), images=Panorama())  # type: ignore[arg-type]
+    uncut, _ = QuestionCrops(questions, (8, 8), 3, seed=1, scale=(1.0, 1.0), flip=False)[0, 0]
+    assert torch.equal(uncut, WholeQuestionImages(questions, (8, 8))[0][0])
+    assert uncut.min() < 5 and uncut.max() > 34, "nothing is cut off at its sides"
 
 
 def test_another_question_takes_the_place_of_one_whose_image_is_broken(vqa: dict[str, Path]) -> None:

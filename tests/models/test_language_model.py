@@ -81,6 +81,12 @@ def test_context_that_is_not_there_changes_nothing(small: LanguageModel) -> None
     torch.testing.assert_close(small.answer_loss(context, PROMPTS, ["red", "no"], there), losses)
 
 
+def test_first_weights_are_as_large_as_the_width_asks_for() -> None:
+    language = make_small_language_model(TEXTS, SmallModelConfig(width=64, depth=1, heads=2), seed=0)
+    for weight in (language.model.get_input_embeddings().weight, language.model.model.layers[0].mlp.up_proj.weight):
+        assert weight.std().item() == pytest.approx(64**-0.5, rel=0.05)
+
+
 def test_nothing_is_trained_unless_it_is_said(small: LanguageModel) -> None:
     assert not list(small.trained.parameters())
     small.unfreeze()

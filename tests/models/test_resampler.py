@@ -50,6 +50,11 @@ def test_latents_equal_those_of_idefics_with_the_same_weights(activation) -> Non
     torch.testing.assert_close(ours(tokens), theirs(tokens), rtol=1e-4, atol=1e-5)
 
 
+def test_latents_begin_as_large_as_is_said() -> None:
+    resampler = PerceiverResampler(256, ResamplerConfig(latents=64, depth=1, latent_std=0.02))
+    assert resampler.latents.std().item() == pytest.approx(0.02, rel=0.05)
+
+
 def test_latents_do_not_depend_on_the_order_of_tokens_and_are_of_their_number() -> None:
     resampler = PerceiverResampler(WIDTH, SIZE)
     tokens = torch.randn(2, 11, WIDTH)
@@ -62,3 +67,5 @@ def test_latents_do_not_depend_on_the_order_of_tokens_and_are_of_their_number() 
 def test_a_size_that_cannot_be_names_its_option() -> None:
     with pytest.raises(ValueError, match=r"--resampler\.head-width must be at least 1, not 0"):
         ResamplerConfig(head_width=0)
+    with pytest.raises(ValueError, match=r"--resampler\.latent-std must be above 0"):
+        ResamplerConfig(latent_std=0)

@@ -46,7 +46,7 @@ class QuestionCrops(Dataset[tuple[Tensor, int]]):
         size: height and width of a crop.
         channels: of an image.
         seed: of all draws.
-        scale: range of the share of the image's area that a crop takes.
+        scale: range of the share of the image's area that a crop takes; (1, 1) is all of it, whatever its proportions.
         flip: whether crops are mirrored at random.
 
     Raises:
@@ -67,7 +67,9 @@ class QuestionCrops(Dataset[tuple[Tensor, int]]):
         self.source = QuestionImages(questions)
         self._seed = seed
         self._images = ReadableImages(self.source, channels, size, seed)
-        crop = v2.RandomResizedCrop(list(size), scale=scale, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+        how = {"interpolation": v2.InterpolationMode.BICUBIC, "antialias": True}
+        # Even of a crop that is to take the whole area torchvision cuts what goes beyond proportions of 4 to 3.
+        crop = v2.Resize(list(size), **how) if scale == (1, 1) else v2.RandomResizedCrop(list(size), scale=scale, **how)
         self._augment = v2.Compose([crop, v2.RandomHorizontalFlip()]) if flip else crop
 
     def __len__(self) -> int:

@@ -97,6 +97,8 @@ def read_run(run: Path, config_type: type[Config]) -> Config:
     try:
         return from_dict(config_type, json.loads(path.read_text())["config"])
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        if task := record_of(run).get("task"):
+            raise ValueError(f"{run} is the folder of an evaluation ({task}), and not of what is asked for") from error
         raise ValueError(f"{path} does not describe a run of this version of evomask ({error!r})") from error
 
 

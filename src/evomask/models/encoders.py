@@ -226,8 +226,8 @@ def _load_folder(folder: Path) -> Pretrained:
     if not (exported / "config.json").is_file():
         if "task" in config:
             raise ValueError(
-                f"{folder} holds no encoder that was tuned: it is not finished, or has left its encoder as it was, which is"
-                f" {config['encoder']}"
+                f"{folder} holds no encoder that was tuned: it is not finished, it has left its encoder as it was, which is"
+                f" {config['encoder']}, or timm has no word for what it has tuned"
             )
         raise ValueError(
             f"{folder} has no exported weights yet: `evomask export {folder} --to timm` writes them; or name one of its"
@@ -258,8 +258,8 @@ HUBS: dict[str, Callable[[str, str], Pretrained]] = {"timm": load_timm, "hf": _l
 
 def _no_encoder(name: str) -> ValueError:
     return ValueError(
-        f"no encoder {name!r}: name a run's folder, a folder that `evomask export` made, a file of weights"
-        f" ({' '.join(ENDINGS)}), timm:NAME (as in timm.list_models(pretrained=True)) or hf:NAME"
+        f"no encoder {name!r}: name a run's folder, that of an evaluation that tuned one, one that `evomask export` made, a"
+        f" file of weights ({' '.join(ENDINGS)}), timm:NAME (as in timm.list_models(pretrained=True)) or hf:NAME"
     )
 
 

@@ -22,7 +22,13 @@ ORIGIN = {"exported_by": "evomask"}
 """Stands in the config.json of every export, so that an export replaces an export and nothing else."""
 
 
-def export_timm(encoder: Encoder, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+def export_timm(
+    encoder: Encoder,
+    folder: Path,
+    weights: Mapping[str, Tensor] | None = None,
+    shown: float = 1.0,
+    classes: Sequence[str] = (),
+) -> None:
     """Write a folder from which `timm.create_model("local-dir:FOLDER", pretrained=True)` makes the encoder as it is now.
 
     It has the size, the classifier or none, and the pooling that a task may have given it; how it began is what timm remembers.
@@ -31,6 +37,8 @@ def export_timm(encoder: Encoder, folder: Path, weights: Mapping[str, Tensor] | 
         encoder: to write.
         folder: the folder to make. An export that is there already is replaced.
         weights: all of the model's, whole, where it does not hold them itself.
+        shown: how much of an image's shorter side a classifier was judged by, timm's crop_pct.
+        classes: their names, where it has a classifier.
 
     Raises:
         ValueError: timm does not remember how the model is made, or makes another one; or the folder holds something else.
@@ -48,12 +56,13 @@ def export_timm(encoder: Encoder, folder: Path, weights: Mapping[str, Tensor] | 
     images = {
         "input_size": (encoder.in_chans, *now.image_size),
         "interpolation": "bicubic",
-        "crop_pct": 1.0,
+        "crop_pct": shown,
         "mean": encoder.mean,
         "std": encoder.std,
     }
     with _whole_or_absent(folder) as unfinished:
-        save_config_for_hf(model, str(unfinished / "config.json"), ORIGIN, changed, images)
+        said = ORIGIN | {"pretrained_cfg": {"tag": "evomask"}, "label_names": list(classes)}
+        save_config_for_hf(model, str(unfinished / "config.json"), said, changed, images)
         save_file(_on_cpu(model.state_dict() if weights is None else weights), unfinished / "model.safetensors")
         try:
             timm.create_model(f"local-dir:{unfinished}", pretrained=True)

@@ -14,10 +14,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
-LATENT_STD = 0.02
-"""Of the initial latents, as in the Perceiver (Jaegle et al., 2021). With Idefics' 1, what they begin as outweighs what
-they see of an image, and they learn to look later."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ResamplerConfig:
@@ -29,6 +25,8 @@ class ResamplerConfig:
         heads: of attention.
         head_width: of one head.
         activation: in the MLPs.
+        latent_std: deviation of the initial latents. The Perceiver (Jaegle et al., 2021) has 0.02: with 1, what they begin as
+            outweighs what they see of an image, and they learn to look later.
     """
 
     latents: int = 32
@@ -36,11 +34,14 @@ class ResamplerConfig:
     heads: int = 16
     head_width: int = 96
     activation: Literal["gelu", "relu"] = "gelu"
+    latent_std: float = 1.0
 
     def __post_init__(self):
         for name in ("latents", "depth", "heads", "head_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--resampler.{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        if self.latent_std <= 0:
+            raise ValueError(f"--resampler.latent-std must be above 0, not {self.latent_std}")
 
 
 class PerceiverResampler(nn.Module):
@@ -53,7 +54,7 @@ class PerceiverResampler(nn.Module):
 
     def __init__(self, width: int, config: ResamplerConfig):
         super().__init__()
-        self.latents = nn.Parameter(LATENT_STD * torch.randn(config.latents, width))
+        self.latents = nn.Parameter(config.latent_std * torch.randn(config.latents, width))
         self.blocks = nn.ModuleList(ResamplerBlock(width, config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
 

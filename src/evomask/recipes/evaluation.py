@@ -26,6 +26,7 @@ from evomask.recipes.detection_pictures import draw_detections
 from evomask.recipes.launch import find_recipe, free_folder, taken_folders, untrained_encoder
 from evomask.tasks import TASKS
 from evomask.tasks.classification import BINS, PREDICTIONS, Predictions
+from evomask.tasks.finetune import FinetuneConfig
 from evomask.tasks.result import make_result_folder, write_result
 from evomask.tasks.retrieval_result import SHOWN, load_shown
 from evomask.tasks.segmentation_metrics import ClassScores, Segmentations
@@ -106,18 +107,19 @@ def _finish(task: str, spec: str, encoder: Encoder, config: Any, out: Path, resu
     with distributed.agreed():
         if distributed.rank() == 0:
             if tuned is not None:
-                _export(encoder, tuned, out)
+                _export(encoder, tuned, out, config)
             write_result(out / "result.json", task, metrics, {"encoder": spec, "task": config})
             if task in PICTURES:
                 PICTURES[task](out)
     return out
 
 
-def _export(encoder: Encoder, weights: dict[str, Tensor], out: Path) -> None:
+def _export(encoder: Encoder, weights: dict[str, Tensor], out: Path, config: Any) -> None:
     """Leave the encoder that was tuned as timm loads it, and as `--encoder OUT` names it."""
+    shown, classes = (config.shown, Predictions.load(out / PREDICTIONS)[1]) if isinstance(config, FinetuneConfig) else (1.0, ())
     try:
-        export_timm(encoder, out / TIMM_EXPORT, weights)
-    except ValueError as error:  # a model that timm has no words for
+        export_timm(encoder, out / TIMM_EXPORT, weights, shown, classes)
+    except (ValueError, OSError) as error:  # a model that timm has no words for, a full disk: the result is not lost for that
         print(f"evomask: no export to timm: {error}", file=sys.stderr)
 
 

@@ -190,17 +190,15 @@ _SMALL_RECIPES = {
 def _small_language(joint: str) -> dict[str, Evaluation]:
     """The small language model learns together with the resampler, and where that is `joint` with the encoder, too."""
     more, strict = ("--tune-encoder", "True", "--cached", "False") if joint else (), {"faithful": "strict"}
-    val, by_heart = _coco(_VAL2017, "coco/val2017"), ("--loop.epochs", "80", "--validate-every", "80")
+    training_images = _coco("coco/annotations/instances_train2017.json", "coco/train2017")
+    by_heart, about = ("--loop.epochs", "200", "--validate-every", "200"), "100 training images of COCO, by heart, strict"
     return {
         f"vqa{joint}": Evaluation(about="easy-vqa, strict", options=("vqa_easy", *more), data=_EASY_VQA, metrics=strict),
         f"counting{joint}": Evaluation(
-            about="100 + 100 images of COCO, strict", options=("counting_small", *by_heart, *more), data=val, metrics=strict
+            about=about, options=("counting_small", *by_heart, *more), data=training_images, metrics=strict
         ),
         f"identification{joint}": Evaluation(
-            about="100 + 100 images of COCO, strict",
-            options=("identification_small", *by_heart, *more),
-            data=val,
-            metrics=strict,
+            about=about, options=("identification_small", *by_heart, *more), data=training_images, metrics=strict
         ),
     }
 

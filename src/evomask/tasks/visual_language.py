@@ -39,6 +39,8 @@ ANSWERS = "answers.jsonl"
 
 MOST_VAL_SCENES = 5_000
 
+SMALL_RESAMPLER = ResamplerConfig(latents=8, depth=2, heads=4, head_width=32, latent_std=0.02)
+
 STANDARDISED_OVER = 256
 """So many images are looked at before training, to know what all have in common."""
 
@@ -90,7 +92,7 @@ class VisualLanguageConfig:
     validate_every: int = 5
     scenes: int = 2_000
     workers: int = 2
-    resampler: ResamplerConfig = field(default_factory=lambda: ResamplerConfig(latents=8, depth=2, heads=4, head_width=32))
+    resampler: ResamplerConfig = field(default_factory=lambda: SMALL_RESAMPLER)
     lora: LoraConfig = field(default_factory=LoraConfig)
     small: SmallLanguageConfig = field(default_factory=SmallLanguageConfig)
     optim: OptimConfig = field(
