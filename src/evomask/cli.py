@@ -193,9 +193,10 @@ class ExportOptions:
 def export(arguments: list[str]) -> None:
     """RUN --to timm|transformers: weights as those libraries load them."""
     options = parse(ExportOptions, arguments, "evomask export")
+    from evomask.models.encoders import EXPORT
     from evomask.recipes import hooks, launch
 
-    folder = options.out or options.run / "export" / options.to
+    folder = options.out or options.run / EXPORT / options.to
     host, config = launch.load_host(options.run)
     hooks.export(host, config, options.to, folder)
     print(folder)

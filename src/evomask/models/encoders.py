@@ -26,8 +26,10 @@ from evomask.models.weight_files import ENDINGS, FOLDER_FILES, MANIFEST, one_lin
 Pooling = Literal["token", "mean"]
 logger = logging.getLogger("evomask")
 
-TIMM_EXPORT = Path("export", "timm")
-"""Where a run, or an evaluation that has tuned its encoder, leaves it in the format of timm."""
+EXPORT = "export"
+"""Below the folder of a run, and of an evaluation that has tuned its encoder: a folder for each library that loads it."""
+
+TIMM_EXPORT = Path(EXPORT, "timm")
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from evomask.data.spread import spread_images
 from evomask.engine.loop import Hook, Moment
 from evomask.engine.pretrain import PretrainConfig, normalise
 from evomask.figures.report import write_report
-from evomask.models.encoders import Encoder
+from evomask.models.encoders import EXPORT, Encoder
 from evomask.models.export import export_timm, export_transformers
 from evomask.models.host import Host
 from evomask.recipes.monitor import Monitor
@@ -36,7 +36,7 @@ def _finish(config: PretrainConfig, run: Path, host: Host, moment: Moment) -> No
         return
     for library in EXPORTS:
         try:
-            export(host, config, library, run / "export" / library)
+            export(host, config, library, run / EXPORT / library)
         except ValueError as error:  # a ViT that the library has no words for
             print(f"evomask: no export to {library}: {error}", file=sys.stderr)
     write_report(run)
