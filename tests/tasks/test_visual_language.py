@@ -197,7 +197,11 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(files, tmp_path: Path, monkeypa
 def test_cached_tokens_are_those_of_each_questions_image(files) -> None:
     seen = encoder()
     questions = small_config(files).questions(seen)[0]
-    tokens = cache_tokens(seen, questions, device=torch.device("cpu"), workers=0, half=False, batch_size=5)
+
+    def look(images_uint8: torch.Tensor) -> torch.Tensor:
+        return seen.patch_tokens(normalise(images_uint8, seen.mean, seen.std))
+
+    tokens = cache_tokens(look, questions, (16, 16), device=torch.device("cpu"), workers=0, batch_size=5)
     assert (len(tokens.of_images), len(questions)) == (32, 64), "two questions are about one image"
     asked = torch.tensor([8, 0, 3])
     images = torch.stack([WholeQuestionImages(questions, (16, 16))[int(number)][0] for number in asked])

@@ -38,7 +38,6 @@ def reproduce(
     """
     if min(jobs, len(wanted.seeds)) < 1:
         raise ValueError(f"--jobs {jobs} and {len(wanted.seeds)} --seeds: there has to be at least one of each")
-    _check_evaluations(wanted)
     if not wanted.data.is_dir():
         raise ValueError(f"{wanted.data} is no folder: --data names that of the data sets, see docs/reproduce.md")
     wanted.out.mkdir(parents=True, exist_ok=True)
@@ -59,13 +58,6 @@ def reproduce(
     if failed:
         raise ValueError(f"{failed}{path} has what there is, and the same command tries again")
     return path
-
-
-def _check_evaluations(wanted: Wanted) -> None:
-    there = list(dict.fromkeys(column.evaluation for column in SCALES[wanted.scale].columns(TABLES[wanted.table])))
-    unknown = [name for name in wanted.evaluations if name not in there]
-    if unknown:
-        raise ValueError(f"--evaluations {unknown[0]}: {wanted.table} has {', '.join(there)} at this scale")
 
 
 class Interrupted(Exception):
@@ -91,7 +83,6 @@ def dry_run(wanted: Wanted, jobs: int = 1, launcher: Sequence[str] = ()) -> int:
         ValueError: a command failed.
         Interrupted: a signal came.
     """
-    _check_evaluations(wanted)
     with tempfile.TemporaryDirectory(prefix="evomask-") as folder:
         out = Path(folder)
         chains = _dry_chains(replace(wanted, out=out))

@@ -24,6 +24,9 @@ class Wanted:
         pretrain: further options of every `evomask pretrain`.
         evaluate: further options of every `evomask evaluate`.
         evaluations: which to run, by the names of a `Scale`; none: all that the table has.
+
+    Raises:
+        ValueError: the table has not such an evaluation at this scale.
     """
 
     table: str
@@ -34,6 +37,13 @@ class Wanted:
     pretrain: tuple[str, ...] = ()
     evaluate: tuple[str, ...] = ()
     evaluations: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        there = [column.evaluation for column in SCALES[self.scale].columns(TABLES[self.table])]
+        unknown = [name for name in self.evaluations if name not in there]
+        if unknown:
+            names = ", ".join(dict.fromkeys(there))
+            raise ValueError(f"--evaluations {unknown[0]}: {self.table} has {names} at this scale")
 
     def runs(self, column: Column) -> bool:
         """Whether this column is to be measured, and not only shown as far as it is there."""

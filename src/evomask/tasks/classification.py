@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from evomask.data.images import ImageSource
+from evomask.data.labelled import LabelledImages
 from evomask.engine.pretrain import normalise
 from evomask.models.encoders import Encoder
-from evomask.tasks.labelled_pass import for_all_images
+from evomask.tasks.image_pass import for_all_images
 
 PREDICTIONS = "predictions.safetensors"
 BINS = 15
@@ -91,13 +92,14 @@ def predict(
         source: images with labels.
         encoder: for the size of images and how they are normalised.
         device: see `for_all_images`.
-        shown: see there.
-        batch_size: see there.
+        shown: how much of an image's shorter side is seen, see `LabelledImages`.
+        batch_size: see `for_all_images`.
         workers: see there.
     """
 
     def compute(images_uint8: Tensor) -> Tensor:
-        return logits_of(normalise(images_uint8, encoder.mean, encoder.std))
+        return logits_of(normalise(images_uint8, encoder.mean, encoder.std)).float()
 
-    looks = {"device": device, "shown": shown, "batch_size": batch_size, "workers": workers}
-    return Predictions(*for_all_images(compute, source, encoder, "validation images", **looks))
+    images = LabelledImages(source, encoder.image_size, shown)
+    looks = {"device": device, "batch_size": batch_size, "workers": workers}
+    return Predictions(*for_all_images(compute, images, "validation images", **looks))

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from evomask.data.images import ImageSource
+from evomask.data.labelled import LabelledImages
 from evomask.engine.pretrain import normalise
 from evomask.models.encoders import Encoder, Pooling
-from evomask.tasks.labelled_pass import for_all_images
+from evomask.tasks.image_pass import for_all_images
 
 
 @torch.no_grad()
@@ -39,5 +40,6 @@ def extract_features(
         shown: how much of an image's shorter side is seen, see `LabelledImages`.
     """
     encoder.model.to(device)
-    looks = {"device": device, "shown": shown, "batch_size": batch_size, "workers": workers}
-    return for_all_images(lambda images: features_of(encoder, images, pooling), source, encoder, title, **looks)
+    images = LabelledImages(source, encoder.image_size, shown)
+    looks = {"device": device, "batch_size": batch_size, "workers": workers}
+    return for_all_images(lambda images_uint8: features_of(encoder, images_uint8, pooling), images, title, **looks)

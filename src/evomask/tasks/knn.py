@@ -44,8 +44,12 @@ class KnnConfig(LabelledDataConfig):
 def evaluate_knn(encoder: Encoder, config: KnnConfig) -> dict[str, float]:
     """Accuracy of `encoder` in percent: `top1`, `top5`, and `majority`, that of always naming the commonest class."""
     train, val = config.sources(encoder)
-    looks = {"device": distributed.pick_device(config.device), "workers": config.workers, "batch_size": config.batch_size}
-    looks["pooling"] = config.pooling
+    looks = {
+        "device": distributed.pick_device(config.device),
+        "workers": config.workers,
+        "batch_size": config.batch_size,
+        "pooling": config.pooling,
+    }
     train_features, train_labels = extract_features(encoder, train, "training images", **looks)
     val_features, val_labels = extract_features(encoder, val, "validation images", **looks)
     scores = class_votes(train_features, train_labels, val_features, len(train.classes), config.k, config.temperature)

@@ -92,7 +92,7 @@ class VisualLanguageConfig:
     validate_every: int = 5
     scenes: int = 2_000
     workers: int = 2
-    resampler: ResamplerConfig = field(default_factory=lambda: SMALL_RESAMPLER)
+    resampler: ResamplerConfig = SMALL_RESAMPLER
     lora: LoraConfig = field(default_factory=LoraConfig)
     small: SmallLanguageConfig = field(default_factory=SmallLanguageConfig)
     optim: OptimConfig = field(
@@ -178,8 +178,8 @@ def answer_questions(
     sampler = distributed.shared_out(len(asked), settings.batch_size, settings.seed, settings.micro_batches)
     sampler(range(0))  # too few questions are said before any image is looked at
     if config.cached:
-        half = use_bfloat16(settings.precision, device)
-        tokens = cache_tokens(encoder, asked, device=device, workers=config.workers, half=half)
+        with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(settings.precision, device)):
+            tokens = cache_tokens(model.look, asked, encoder.image_size, device=device, workers=config.workers)
 
         def batches(steps: range) -> Iterator[Any]:
             for keys in sampler(steps):
