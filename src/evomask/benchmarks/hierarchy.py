@@ -76,10 +76,6 @@ def compare_hierarchies(config: HierarchyConfig) -> list[Comparison]:
         }
         if device.type == "cpu":
             candidates |= {"evomask, one thread": lambda a=attention: _with_threads(1, a)} | pools
-        if device.type == "cuda":
-            from evomask.masking.kernels.triton import build_trees
-
-            candidates["evomask, float32 inside"] = lambda a=attention: build_trees(a, "weighted", torch.float32)
         candidates["evomask's reference in torch"] = lambda a=attention: build_hierarchy(a, backend="torch")
         if patches <= GREEDY_PATCHES:
             candidates["greedy loop in torch"] = lambda a=attention: greedy_merges(a)

@@ -42,7 +42,7 @@ class Hierarchy:
         level: (B, M) long, 1 for patches, max of the children's levels + 1 for the rest (Eq. 10).
         size: (B, M) long, the number of patches under each node, 1 for a patch.
         children: (B, N - 1, 2) long, the two nodes that each merge joins, the one with the lower number first.
-        similarity: (B, N - 1) float64, of the two children when they were merged; it never rises from one merge to the next.
+        similarity: (B, N - 1) float, of the two children when they were merged; it never rises from one merge to the next.
             NaN where the affinity was not finite, see `build_hierarchy`.
     """
 
@@ -147,7 +147,8 @@ def build_hierarchy(affinity: Tensor, linkage: Linkage = "weighted", backend: Ba
 
     Args:
         affinity: (B, N, N) float. A pair is unordered: [i, j] and [j, i] are averaged; the diagonal is not used. Means are
-            taken in float64, so that rounding does not decide between close pairs.
+            taken in its own precision, float32 at least: where two pairs are as close as rounding, it decides. Given float64,
+            the trees are those of scipy.
         linkage: similarity to a merged node. "weighted": the mean over its two children, Eq. 7 read literally (WPGMA).
             "average": the mean over its patches, the reading of the paper's prose (UPGMA).
         backend: what builds the trees; they are the same. "torch": the reference, below, on any device. "numba": compiled
@@ -182,11 +183,11 @@ def build_hierarchy(affinity: Tensor, linkage: Linkage = "weighted", backend: Ba
         from evomask.masking.kernels.triton import build_trees
 
         return Hierarchy(*build_trees(affinity, linkage))
-    finite_B11 = affinity.isfinite().all(dim=2, keepdim=True).all(dim=1, keepdim=True)
+    similarity_BNN = symmetric_attention(affinity.detach().to(torch.promote_types(affinity.dtype, torch.float32)))
+    finite_B11 = similarity_BNN.isfinite().all(dim=2, keepdim=True).all(dim=1, keepdim=True)
     if affinity.device.type == "cpu" and not finite_B11.all():
         raise NonFiniteAffinity
-    similarity_BNN = symmetric_attention(affinity.detach().double().where(finite_B11, 0.0))
-    hierarchy = number_by_similarity(*follow_chains(similarity_BNN, linkage))
+    hierarchy = number_by_similarity(*follow_chains(similarity_BNN.where(finite_B11, 0.0), linkage))
     return replace(hierarchy, similarity=hierarchy.similarity.where(finite_B11.squeeze(2), torch.nan))
 
 
@@ -266,7 +267,7 @@ def follow_chains(similarity_BNN: Tensor, linkage: Linkage) -> tuple[Tensor, Ten
         size_before_B = size_BN[image, before_B]
         union_size_B = size_before_B + size_BN[image, last_B]
         if linkage == "average":
-            share_B1 = (size_before_B.double() / union_size_B).unsqueeze(1)
+            share_B1 = (size_before_B.to(row_BN.dtype) / union_size_B).unsqueeze(1)
             # Rounding must not lift a mean above its larger part: merges are sorted by similarity in the end.
             mean_BN = (share_B1 * row_before_BN + (1 - share_B1) * row_BN).minimum(row_before_BN.maximum(row_BN))
         else:

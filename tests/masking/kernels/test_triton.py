@@ -144,7 +144,8 @@ def test_what_is_not_finite_shows_in_that_images_similarity_alone(interpreted, v
     assert_same_trees(Hierarchy(*(getattr(found, field.name)[3:] for field in fields(Hierarchy))), expected)
 
 
-def test_it_compiles_for_a_gpu_that_is_not_here(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_compiles_for_a_gpu_that_is_not_here(monkeypatch, dtype):
     """As for an H100: nothing spilled, no multiplication fused with an addition, no layout changed on the way."""
     compiled, run = {}, JITFunction.run
 
@@ -160,7 +161,7 @@ def test_it_compiles_for_a_gpu_that_is_not_here(monkeypatch):
     )
     monkeypatch.setattr(JITFunction, "run", compile_only)
     monkeypatch.setattr(driver, "_active", gpu)
-    kernels.build_trees(torch.rand(2, 196, 196), "average")
+    kernels.build_trees(torch.rand(2, 196, 196, dtype=dtype), "average")
     assert compiled.keys() == {"_symmetrise", "_follow_chains", "_number"}
     for assembly in compiled.values():
         assert "st.global" in assembly["ptx"]

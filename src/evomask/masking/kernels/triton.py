@@ -1,7 +1,7 @@
 """The trees of hierarchy.py for a GPU, compiled by Triton: a program an image, and the host waits for nothing.
 
-Same algorithm, same float64 arithmetic in the same order, hence the same trees, ties included. Three kernels, as the reference
-has three functions: `_symmetrise`, `_follow_chains`, `_number`.
+Same algorithm, same arithmetic in the same order and precision, hence the same trees, ties included. Three kernels, as the
+reference has three functions: `_symmetrise`, `_follow_chains`, `_number`.
 
 Nearly all the time goes into the second one, and there into latency: close to 3 N steps, each on the row that the step before
 has chosen. So a step is a load and two rounds of reductions over 32 bits. Up to 256 patches one warp has the whole row: it
@@ -32,7 +32,7 @@ _NOBODY = tl.constexpr(-1)
 _ABOVE_ALL = tl.constexpr(2**31 - 1)
 
 
-def build_trees(affinity_BNN: Tensor, linkage: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+def build_trees(affinity_BNN: Tensor, linkage: str) -> tuple[Tensor, ...]:
     """The fields of the `Hierarchy` that `build_hierarchy` makes of a tensor on a GPU, or on a CPU under Triton's interpreter.
 
     An image whose affinity is not finite gets a tree all the same, and NaN for its similarities.
@@ -40,17 +40,17 @@ def build_trees(affinity_BNN: Tensor, linkage: str, dtype: torch.dtype = torch.f
     Args:
         affinity_BNN: N from 2 to `LARGEST`.
         linkage: as of `build_hierarchy`.
-        dtype: of the similarities while trees are built. float32 takes half the memory, and rounds: close pairs may swap.
     """
     affinity_BNN = affinity_BNN.detach()
     batch, patches, _ = affinity_BNN.shape
     block, tiles = triton.next_power_of_2(patches), triton.cdiv(patches, _TILE)
-    similarity_BNN = affinity_BNN.new_empty((batch, patches, patches), dtype=dtype)
+    precision = torch.promote_types(affinity_BNN.dtype, torch.float32)
+    similarity_BNN = affinity_BNN.new_empty((batch, patches, patches), dtype=precision)
     found_BN = similarity_BNN.new_empty((batch, patches))
     ill, chain, kept, dead, rank = affinity_BNN.new_zeros((5, batch, patches), dtype=torch.int32).unbind()
     parent_BM, level_BM, size_BM = affinity_BNN.new_empty((3, batch, 2 * patches - 1), dtype=torch.long).unbind()
     children_BK2 = parent_BM.new_empty((batch, patches - 1, 2))
-    similarity_BK = affinity_BNN.new_empty((batch, patches - 1), dtype=torch.float64)
+    similarity_BK = similarity_BNN.new_empty((batch, patches - 1))
     trees = (parent_BM, level_BM, size_BM, children_BK2, similarity_BK)
 
     # Multiplications and additions stay apart: fused, they round otherwise than the reference.
@@ -79,9 +79,10 @@ def _symmetrise(affinity, stride_b, stride_i, stride_j, similarity, ill, patches
     j = program % tiles * TILE + tl.arange(0, TILE)[None, :]
     inside = (i < patches) & (j < patches)
     affinity += image * stride_b
-    here = tl.load(affinity + i * stride_i + j * stride_j, mask=inside, other=0).to(tl.float64)
-    there = tl.load(affinity + j * stride_i + i * stride_j, mask=inside, other=0).to(tl.float64)
-    mean = ((here + there) * 0.5 + 0.0).to(similarity.dtype.element_ty)  # no negative zero: its bits count as less than zero
+    precision = similarity.dtype.element_ty
+    here = tl.load(affinity + i * stride_i + j * stride_j, mask=inside, other=0).to(precision)
+    there = tl.load(affinity + j * stride_i + i * stride_j, mask=inside, other=0).to(precision)
+    mean = (here + there) * 0.5 + 0.0  # no negative zero: its bits count as less than zero
     finite = tl.abs(mean) < float("inf")
     mean = tl.where(i == j, float("-inf"), tl.where(finite, mean, 0.0))
     tl.store(similarity + (image * patches + i) * patches + j, mean, mask=inside)
@@ -137,7 +138,7 @@ def _follow_chains(similarity, chain, kept, dead, patches: tl.constexpr, BLOCK: 
             size_before = ((before >> _SIZE) & _FIELD) + 1
             size_last = ((last >> _SIZE) & _FIELD) + 1
             if BY_SIZE:
-                share = size_before.to(row.dtype) / (size_before + size_last).to(row.dtype)
+                share = _divided(size_before.to(row.dtype), (size_before + size_last).to(row.dtype))
                 mean = tl.minimum(share * row_before + (1 - share) * row, tl.maximum(row_before, row))
             else:
                 mean = (row_before + row) * 0.5
@@ -163,6 +164,12 @@ def _follow_chains(similarity, chain, kept, dead, patches: tl.constexpr, BLOCK: 
             row_before = tl.load(similarity + home * patches + slot, mask=alive, other=float("-inf"))
             third = tl.load(chain + length - 3, mask=length > 2, other=_NOBODY)
             fourth = tl.load(chain + length - 4, mask=length > 3, other=_NOBODY)
+
+
+@triton.jit
+def _divided(one, other):
+    """The quotient as IEEE rounds it; of float32, `/` is an approximation on a GPU."""
+    return tl.div_rn(one, other) if one.dtype == tl.float32 else one / other
 
 
 @triton.jit
@@ -247,4 +254,4 @@ def _number(
     sizes = ((one >> _SIZE) & _FIELD) + ((other >> _SIZE) & _FIELD) + 2
     tl.store(size + patches + place, sizes, mask=is_merge)
     is_ill = tl.load(ill + image * patches) != 0
-    tl.store(similarities + place, tl.where(is_ill, float("nan"), own.to(tl.float64)), mask=is_merge)
+    tl.store(similarities + place, tl.where(is_ill, float("nan"), own), mask=is_merge)
