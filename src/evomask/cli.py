@@ -1,6 +1,5 @@
 """The command line. A command is a function of its arguments, and a line in COMMANDS.
 
-What a user can get wrong ends in one line on stderr and exit code 2; a signal, after everything is saved, in 130 or 143.
 Heavy imports wait until a command needs them, so that help and mistakes are answered at once.
 """
 
@@ -18,6 +17,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from evomask.command_errors import exit_code, is_first_process
 from evomask.command_line import choose, choose_first, parse, summary
 
 
@@ -36,20 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0 if arguments else 2
     name, *rest = arguments
-    try:
-        COMMANDS[choose(name, list(COMMANDS), "command")](rest)
-    except SystemExit as exit_:  # the help that was asked for has been shown
-        return int(exit_.code or 0)
-    except KeyboardInterrupt:
-        return _fail("stopped by SIGINT", 130)
-    except Exception as error:
-        signum = getattr(error, "signum", None)
-        expected = isinstance(error, (ValueError, OSError)) or signum is not None or "OutOfMemory" in type(error).__name__
-        if not expected or os.environ.get("EVOMASK_TRACEBACK"):
-            raise
-        code = 2 if signum is None else 128 + signum
-        return _fail(_one_line(error), code) if _is_ours_to_say(error) else code
-    return 0
+    return exit_code(lambda: COMMANDS[choose(name, list(COMMANDS), "command")](rest))
 
 
 def demo(arguments: list[str]) -> None:
@@ -238,7 +225,7 @@ def evaluate(arguments: list[str]) -> None:
 
 def _print_result(folder: Path) -> None:
     path = folder / "result.json"
-    if _is_first_process():
+    if is_first_process():
         print(json.dumps(json.loads(path.read_text())["metrics"]))
         print(path)
 
@@ -419,36 +406,9 @@ def _overview() -> str:
     return "\n".join(["usage: evomask COMMAND [OPTIONS]   (`evomask COMMAND --help` lists the options)", "", *lines])
 
 
-def _one_line(error: Exception) -> str:
-    if "OutOfMemory" in type(error).__name__:
-        return "the device is out of memory: lower the batch size, or raise the number of micro-batches"
-    # An error in a process that loads images arrives with its traceback, the error itself in the last line.
-    _, traceback, rest = str(error).partition("Original Traceback")
-    text = rest.strip().splitlines()[-1].partition(": ")[2] if traceback else str(error)
-    return " ".join(text.split())
-
-
-def _is_first_process() -> bool:
-    return int(os.environ.get("RANK", 0)) == 0
-
-
 def _print(result: object) -> None:
-    if _is_first_process():
+    if is_first_process():
         print(result)
-
-
-def _is_ours_to_say(error: Exception) -> bool:
-    """Whether this process of several is the one to say it: what all know, such as a mistake in the command, the first says."""
-    if _is_first_process():
-        return not getattr(error, "said", False)
-    from torch.distributed import is_initialized
-
-    return is_initialized() and not getattr(error, "shared", False)
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"evomask: {message}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":
