@@ -172,6 +172,7 @@ def build_hierarchy(affinity: Tensor, linkage: Linkage = "weighted", backend: Ba
     elif obstacle := _obstacle(backend, affinity):
         raise ValueError(f"backend {backend!r} {obstacle}, or leave it at 'auto'")
 
+    affinity = affinity.detach().to(torch.promote_types(affinity.dtype, torch.float32))
     if backend == "numba":
         from evomask.masking.kernels.cpu import build_trees  # not before it is needed: numba takes a second to import
 
@@ -183,7 +184,7 @@ def build_hierarchy(affinity: Tensor, linkage: Linkage = "weighted", backend: Ba
         from evomask.masking.kernels.triton import build_trees
 
         return Hierarchy(*build_trees(affinity, linkage))
-    similarity_BNN = symmetric_attention(affinity.detach().to(torch.promote_types(affinity.dtype, torch.float32)))
+    similarity_BNN = symmetric_attention(affinity)
     finite_B11 = similarity_BNN.isfinite().all(dim=2, keepdim=True).all(dim=1, keepdim=True)
     if affinity.device.type == "cpu" and not finite_B11.all():
         raise NonFiniteAffinity

@@ -23,9 +23,9 @@ _CACHE_LINE = 64  # bytes
 
 
 def build_trees(affinity_BNN: Tensor, linkage: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
-    """The fields of the `Hierarchy` that `build_hierarchy` makes of a float tensor on the CPU; None where it is not finite."""
+    """The fields of the `Hierarchy` that `build_hierarchy` makes of a float32 or float64 tensor; None if it is not finite."""
     batch, patches, _ = affinity_BNN.shape
-    affinity = affinity_BNN.detach().to(torch.promote_types(affinity_BNN.dtype, torch.float32)).contiguous().numpy()
+    affinity = affinity_BNN.contiguous().numpy()
     parent_BM, level_BM, size_BM = (np.empty((batch, 2 * patches - 1), dtype=np.int64) for _ in range(3))
     children_BK2 = np.empty((batch, patches - 1, 2), dtype=np.int64)
     similarity_BK = np.empty((batch, patches - 1), affinity.dtype)

@@ -38,14 +38,12 @@ def build_trees(affinity_BNN: Tensor, linkage: str) -> tuple[Tensor, ...]:
     An image whose affinity is not finite gets a tree all the same, and NaN for its similarities.
 
     Args:
-        affinity_BNN: N from 2 to `LARGEST`.
+        affinity_BNN: float32 or float64, N from 2 to `LARGEST`.
         linkage: as of `build_hierarchy`.
     """
-    affinity_BNN = affinity_BNN.detach()
     batch, patches, _ = affinity_BNN.shape
     block, tiles = triton.next_power_of_2(patches), triton.cdiv(patches, _TILE)
-    precision = torch.promote_types(affinity_BNN.dtype, torch.float32)
-    similarity_BNN = affinity_BNN.new_empty((batch, patches, patches), dtype=precision)
+    similarity_BNN = affinity_BNN.new_empty((batch, patches, patches))
     found_BN = similarity_BNN.new_empty((batch, patches))
     ill, chain, kept, dead, rank = affinity_BNN.new_zeros((5, batch, patches), dtype=torch.int32).unbind()
     parent_BM, level_BM, size_BM = affinity_BNN.new_empty((3, batch, 2 * patches - 1), dtype=torch.long).unbind()
@@ -79,9 +77,8 @@ def _symmetrise(affinity, stride_b, stride_i, stride_j, similarity, ill, patches
     j = program % tiles * TILE + tl.arange(0, TILE)[None, :]
     inside = (i < patches) & (j < patches)
     affinity += image * stride_b
-    precision = similarity.dtype.element_ty
-    here = tl.load(affinity + i * stride_i + j * stride_j, mask=inside, other=0).to(precision)
-    there = tl.load(affinity + j * stride_i + i * stride_j, mask=inside, other=0).to(precision)
+    here = tl.load(affinity + i * stride_i + j * stride_j, mask=inside, other=0)
+    there = tl.load(affinity + j * stride_i + i * stride_j, mask=inside, other=0)
     mean = (here + there) * 0.5 + 0.0  # no negative zero: its bits count as less than zero
     finite = tl.abs(mean) < float("inf")
     mean = tl.where(i == j, float("-inf"), tl.where(finite, mean, 0.0))
