@@ -75,7 +75,7 @@ def made() -> list[str]:
         ("pretrain demo --data.mean 0.5", ["--data.mean and --data.std need one number for each of 3 channels"]),
         ("pretrain demo --masking.strategy rando", ["--masking.strategy must be one of evolved, random"]),
         ("pretrain demo --masking.ratio 75", ["mask ratio", "between 0 and 1", "75"]),
-        ("pretrain demo --masking.affinity attn", ["affinity must be one of attention, popularity, profile"]),
+        ("pretrain demo --masking.affinity attn", ["affinity must be one of attention, popularity, profile, mutual, either"]),
         ("pretrain demo --host.encoder.name resnet50", ["resnet50"]),
         ("pretrain demo --host.encoder.name vit_tiny", ["timm knows no model 'vit_tiny'", "timm.list_models"]),
         ("pretrain demo --host.encoder.patch-size 9", ["patches of 9 x 9 px do not divide"]),

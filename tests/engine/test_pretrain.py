@@ -151,6 +151,16 @@ def test_depth_grows_with_the_epochs(tmp_path: Path) -> None:
     assert min(row["groups"] for row in rows if row["epoch"] == 2) < 16
 
 
+def test_depth_grows_with_the_steps_where_that_is_wanted(tmp_path: Path) -> None:
+    config = config_of(masking=MaskingConfig(depth_grows="step"))
+    losses_of(config, tmp_path / "run")
+    rows = read_metrics(tmp_path / "run")
+    assert [row["progress"] for row in rows] == [step / len(rows) for step in range(len(rows))]
+    for row in rows:
+        assert row["progress"] * row["tree_height"] <= row["depth"] <= 1 + row["progress"] * row["tree_height"]
+    assert rows[3]["depth"] > 1, "still in the first epoch"
+
+
 def test_it_learns(tmp_path: Path) -> None:
     """Pictures of one colour: what is hidden is what can be seen."""
     (tmp_path / "colours").mkdir()
@@ -263,7 +273,7 @@ def test_a_configuration_builds_its_strategy(options: dict[str, Any], expected: 
     [
         ({"strategy": "rando"}, "--masking.strategy must be one of evolved, random, grid, block, cells, not 'rando'"),
         ({"ratio": 1.0}, "the mask ratio must lie strictly between 0 and 1, not 1.0"),
-        ({"affinity": "attn"}, "affinity must be one of attention, popularity, profile, not 'attn'"),
+        ({"affinity": "attn"}, "affinity must be one of attention, popularity, profile, mutual, either, not 'attn'"),
         ({"depth": 1.5}, "depth is a share of the height"),
     ],
 )

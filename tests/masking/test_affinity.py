@@ -7,6 +7,8 @@ from evomask.masking import build_hierarchy
 from evomask.masking.affinity import (
     AFFINITIES,
     attention_profile_similarity,
+    either_attention,
+    mutual_attention,
     popularity_corrected_attention,
     symmetric_attention,
 )
@@ -47,6 +49,16 @@ def test_profile_is_the_cosine_of_centred_rows(attention_BNN):
         centred_NN = attention_NN - attention_NN.mean(axis=0)
         np.testing.assert_allclose(image.numpy(), 1 - cdist(centred_NN, centred_NN, "cosine"), atol=1e-5)
     assert similarity.abs().max() <= 1 + 1e-6
+
+
+def test_one_direction_or_the_other_by_hand():
+    attention = torch.tensor([[[0.5, 0.25, 0.25], [0.75, 0.0, 0.25], [0.5, 0.5, 0.0]]])
+    lesser = torch.tensor([[[0.5, 0.25, 0.25], [0.25, 0.0, 0.25], [0.25, 0.25, 0.0]]])
+    greater = torch.tensor([[[0.5, 0.75, 0.5], [0.75, 0.0, 0.5], [0.5, 0.5, 0.0]]])
+    for affinity, expected in ((mutual_attention, lesser), (either_attention, greater)):
+        assert torch.equal(affinity(attention), expected)
+        assert torch.equal(symmetric_attention(affinity(attention)), expected), "nothing is left to take the mean of"
+    assert torch.equal(lesser + greater, 2 * symmetric_attention(attention))
 
 
 def test_even_attention_has_no_profile():

@@ -17,6 +17,7 @@ from evomask.masking import (
     masking_depth,
 )
 from evomask.masking.affinity import AFFINITIES
+from evomask.masking.evolved import Truncation
 from evomask.masking.hierarchy import Linkage
 
 
@@ -111,12 +112,15 @@ def test_a_fixed_depth_is_a_share_of_each_height_whatever_the_progress(depth):
     progress=st.floats(0, 0.999),
     linkage=st.sampled_from(get_args(Linkage)),
     affinity=st.sampled_from(list(AFFINITIES)),
+    truncation=st.sampled_from(get_args(Truncation)),
     seed=st.integers(0, 10**6),
 )
-def test_masks_hide_the_exact_count_in_whole_groups_but_one(rows, columns, ratio, progress, linkage, affinity, seed):
+def test_masks_hide_the_exact_count_in_whole_groups_but_one(
+    rows, columns, ratio, progress, linkage, affinity, truncation, seed
+):
     patches = rows * columns
     noise, attention = _noise(3, patches, seed), _attention(3, patches, seed)
-    masking = EvolvedMasking(ratio=ratio, linkage=linkage, affinity=affinity)
+    masking = EvolvedMasking(ratio=ratio, linkage=linkage, affinity=affinity, truncation=truncation)
     if int(patches * ratio) == 0:
         with pytest.raises(ValueError, match="hides none of"):
             masking(noise, (rows, columns), progress, attention)
@@ -134,12 +138,16 @@ def test_masks_hide_the_exact_count_in_whole_groups_but_one(rows, columns, ratio
         size, level = hierarchy.size[image].tolist(), hierarchy.level[image].tolist()
         in_part = [0 < hidden < under for hidden, under in zip(_hidden_under(mask, image), size, strict=True)]
         assert sum(in_part[group] for group in groups[image].unique().tolist()) <= 1
+        if truncation == "scattered":
+            continue
         # Inside a group too: what is hidden of it is one end of a dendrogram, so of any two sides one is whole.
         for node, (first, second) in enumerate(hierarchy.children[image].tolist(), start=patches):
             assert level[node] > depth[image] or not (in_part[first] and in_part[second])
 
 
-@pytest.mark.parametrize("masking", [EvolvedMasking(), EvolvedMasking(0.4, linkage="average", affinity="profile")])
+@pytest.mark.parametrize(
+    "masking", [EvolvedMasking(), EvolvedMasking(0.4, linkage="average", affinity="profile", truncation="scattered")]
+)
 def test_at_the_start_it_is_the_random_mask_of_the_same_noise(masking):
     noise = _noise(50, 96)
     mask = masking(noise, (8, 12), 0.0, _attention(50, 96))
@@ -176,6 +184,29 @@ def test_large_and_small_groups_are_equally_likely_to_be_drawn():
     assert stats.chisquare([drawn[:8].sum().item(), *drawn[8:].tolist()]).pvalue > 1e-3
     # Sides are random: each patch of the large group is as likely to be taken first.
     assert stats.chisquare(drawn[:8].numpy()).pvalue > 1e-3
+
+
+def test_scattered_patches_of_the_last_group_are_any_of_its_subsets():
+    images = 7000
+    affinity = _one_large_group()[:8, :8].expand(images, 8, 8)  # one group at its full height
+    mask = EvolvedMasking(ratio=2 / 8, depth=0.99, truncation="scattered")(_noise(images, 8), (2, 4), affinity=affinity)
+    hierarchy, depth = _cut_tree(mask)
+    assert torch.equal(depth, hierarchy.height)
+    _, counts = mask.masked.unique(dim=0, return_counts=True)
+    assert len(counts) == 28
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+    # As a subtree it is one of the four pairs.
+    assert len(EvolvedMasking(ratio=2 / 8, depth=0.99)(_noise(images, 8), (2, 4), affinity=affinity).masked.unique(dim=0)) == 4
+
+
+def test_truncation_chooses_in_the_last_group_alone():
+    noise, attention = _noise(40, 48), _attention(40, 48)
+    masks = [EvolvedMasking(truncation=name)(noise, (6, 8), 0.6, attention) for name in get_args(Truncation)]
+    hierarchy, depth = _cut_tree(masks[0])
+    for image, group_N in enumerate(hierarchy.cut(depth)):
+        hidden = [group_N[mask.masked[image]].bincount(minlength=2 * 48) for mask in masks]
+        assert torch.equal(*hidden)
+    assert not torch.equal(masks[0].masked, masks[1].masked)
 
 
 def test_every_order_of_groups_is_equally_likely():
@@ -239,8 +270,11 @@ def test_attention_that_requires_a_gradient_is_taken_as_it_is():
 # What a user can get wrong
 
 
-@pytest.mark.parametrize("affinity", AFFINITIES)
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("affinity", "value"),
+    # Of infinity in one direction the lesser one is finite; a softmax that has diverged gives NaN.
+    [(name, float("nan")) for name in AFFINITIES] + [(name, float("inf")) for name in AFFINITIES if name != "mutual"],
+)
 def test_a_model_that_has_diverged_is_named(affinity, value):
     attention = _attention(2, 12)
     attention[1, 3, 4] = value
@@ -262,8 +296,12 @@ def test_an_affinity_that_is_missing_or_of_another_shape_is_refused():
 def test_settings_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match="linkage must be one of weighted, average, not 'single'"):
         EvolvedMasking(linkage="single")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="affinity must be one of attention, popularity, profile, not 'cosine'"):
+    with pytest.raises(
+        ValueError, match="affinity must be one of attention, popularity, profile, mutual, either, not 'cosine'"
+    ):
         EvolvedMasking(affinity="cosine")
+    with pytest.raises(ValueError, match="truncation must be one of subtree, scattered, not 'first'"):
+        EvolvedMasking(truncation="first")  # type: ignore[arg-type]
     for ratio in (0, 1, -1, 1.2):
         with pytest.raises(ValueError, match="the mask ratio must lie strictly between 0 and 1, not"):
             EvolvedMasking(ratio=ratio)

@@ -48,7 +48,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--affinity", "atention"], "--affinity must be one of attention, popularity, profile"),
+        (["--affinity", "atention"], "--affinity must be one of attention, popularity, profile, mutual, either"),
         (["--images", "photos"], "give both --images and --masks"),
         (["--images", "photos", "--masks", "masks"], "there is no folder photos"),
         (["--count", "0"], "--count must be at least 1"),

@@ -125,8 +125,9 @@ class Task:
         steps_per_epoch: steps in an epoch.
         batches: range of steps -> their micro-batches, one after the other.
         indices: step -> the samples of that step that this process takes, to be named when a loss is not finite.
-        step: (micro-batch, progress = epoch / epochs) -> loss.
+        step: (micro-batch, progress) -> loss; progress is the share of training that is over, from 0 up to but not including 1.
         clip_grad: largest gradient norm, None: not clipped.
+        progress_by_step: whether it grows with every step; else with every epoch, epoch / epochs.
     """
 
     model: nn.Module
@@ -137,6 +138,7 @@ class Task:
     indices: Callable[[int], list[int]]
     step: Callable[[Any, float], StepResult]
     clip_grad: float | None = None
+    progress_by_step: bool = False
 
 
 def train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook] = (), resume: bool = False) -> None:
@@ -198,7 +200,7 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
         try:
             for step in range(first, total):
                 epoch, step_of_epoch = divmod(step, task.steps_per_epoch)
-                progress = epoch / config.epochs
+                progress = (step if task.progress_by_step else step - step_of_epoch) / total
                 if step_of_epoch == 0:
                     call_hooks(Moment(epoch, step, progress))
                 task.model.train()

@@ -1,7 +1,7 @@
 """What a step of masked image modelling is, and what a pretraining run is configured by."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, cast
@@ -20,6 +20,8 @@ from evomask.engine.loop import StepResult, Task, TrainConfig, use_bfloat16
 from evomask.engine.optim import OptimConfig, build_adamw
 from evomask.engine.samples import task_over
 from evomask.masking import STRATEGIES, Mask, MaskingStrategy, NonFiniteAffinity
+from evomask.masking.evolved import Truncation
+from evomask.masking.hierarchy import Linkage
 from evomask.models.host import Host
 from evomask.models.hosts import HostConfig
 from evomask.models.normalisation import per_channel
@@ -33,8 +35,10 @@ class MaskingConfig:
         strategy: evolved (the paper), random (MAE), grid, block (BEiT), cells (SimMIM).
         ratio: share of patches to hide.
         linkage: evolved: similarity to a merged node, weighted (Eq. 7) or average.
-        affinity: evolved: attention (the paper), popularity or profile.
+        affinity: evolved: attention (the paper), popularity, profile, mutual or either.
         depth: evolved: hold the depth at this share of the height (0.2 shallow, 0.8 deep) instead of letting it grow.
+        depth_grows: evolved: with every epoch (the paper) or every step.
+        truncation: evolved: what is taken of the last group, if all is too much: a subtree, or scattered patches.
         min_block: block: least area of a rectangle in patches.
         cell: cells: patches along the side of a cell.
         masks_per_tree: so many masks an image, which share its crop, its embedding and its tree. A batch of 256 masks then has
@@ -43,9 +47,11 @@ class MaskingConfig:
 
     strategy: str = "evolved"
     ratio: float = 0.75
-    linkage: Literal["weighted", "average"] = "weighted"
+    linkage: Linkage = "weighted"
     affinity: str = "attention"
     depth: float | None = None
+    depth_grows: Literal["epoch", "step"] = "epoch"
+    truncation: Truncation = "subtree"
     min_block: int = 16
     cell: int = 2
     masks_per_tree: int = 1
@@ -235,7 +241,7 @@ def pretraining_task(config: PretrainConfig, host: Host) -> Task:
         host.compile(dynamic=False)  # traced for sizes that may change, a Swin takes minutes to compile
     if settings.parallel == "fsdp":
         parallel.shard(host, device, half=use_bfloat16(settings.precision, device))
-    return task_over(
+    task = task_over(
         sampler,
         model=host,
         optimizer=build_adamw(host, config.optim),
@@ -244,3 +250,4 @@ def pretraining_task(config: PretrainConfig, host: Host) -> Task:
         optim=config.optim,
         settings=settings,
     )
+    return replace(task, progress_by_step=config.masking.depth_grows == "step")

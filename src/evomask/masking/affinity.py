@@ -2,11 +2,13 @@
 
 The hierarchy merges unordered pairs, attention is a relation of ordered ones: a pair's similarity is the mean of both
 directions, `symmetric_attention`, which `build_hierarchy` takes itself. What it is the mean of is chosen here: each function
-of `AFFINITIES` turns the mean attention between patches, `attention_BNN` (row: query, column: key), into `affinity_BNN`.
+of `AFFINITIES` turns the mean attention between patches, `attention_BNN` (row: query, column: key), into `affinity_BNN`. One
+that gives a symmetric affinity has chosen something else than the mean, which then changes nothing.
 """
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -41,9 +43,21 @@ def attention_profile_similarity(attention_BNN: Tensor) -> Tensor:
     return profile_BNN @ profile_BNN.mT
 
 
+def mutual_attention(attention_BNN: Tensor) -> Tensor:
+    """The lesser of both directions: both patches have to attend to each other. Not in the paper."""
+    return torch.minimum(attention_BNN, attention_BNN.mT)
+
+
+def either_attention(attention_BNN: Tensor) -> Tensor:
+    """The greater of both directions: that one of the two attends to the other is enough. Not in the paper."""
+    return torch.maximum(attention_BNN, attention_BNN.mT)
+
+
 AFFINITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "attention": attention_itself,
     "popularity": popularity_corrected_attention,
     "profile": attention_profile_similarity,
+    "mutual": mutual_attention,
+    "either": either_attention,
 }
 """The values of `EvolvedMasking(affinity=...)`. A further affinity is a function above and a line here."""

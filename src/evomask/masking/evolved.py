@@ -1,7 +1,7 @@
 """Depth schedule, and tree + depth -> mask: the paper's Evolved Mask Generation (Eq. 14-17)."""
 
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from evomask.masking.affinity import AFFINITIES
 from evomask.masking.hierarchy import Hierarchy, Linkage, build_hierarchy
 from evomask.masking.mask import Mask, check_ratio, masked_count
 from evomask.masking.noise import uniform_stream
+
+Truncation = Literal["subtree", "scattered"]
 
 
 def masking_depth(height: Tensor, progress: float) -> Tensor:
@@ -35,15 +37,19 @@ class EvolvedMasking:
     Attributes:
         ratio: share of patches to hide; `int(N * ratio)` in each image.
         linkage: similarity between merged nodes, see `build_hierarchy`.
-        affinity: how attention becomes similarity: "attention" (the paper), "popularity" or "profile", see `affinity.py`.
+        affinity: how attention becomes similarity: "attention" (the paper), "popularity", "profile", "mutual" or "either", see
+            `affinity.py`.
         depth: None lets the depth evolve with progress. A number in [0, 1) holds it at that share of the height: 0.2 is the
             paper's "only shallow", 0.8 its "only deep" (Table IV).
+        truncation: what is taken of the last group where all of it would be too much; the paper has "the first" of its patches.
+            "subtree": what stands together in the tree too. "scattered": any.
     """
 
     ratio: float = 0.75
     linkage: Linkage = "weighted"
     affinity: str = "attention"
     depth: float | None = None
+    truncation: Truncation = "subtree"
 
     needs_affinity: ClassVar[bool] = True
 
@@ -53,6 +59,8 @@ class EvolvedMasking:
             raise ValueError(f"affinity must be one of {', '.join(AFFINITIES)}, not {self.affinity!r}")
         if self.linkage not in get_args(Linkage):
             raise ValueError(f"linkage must be one of {', '.join(get_args(Linkage))}, not {self.linkage!r}")
+        if self.truncation not in get_args(Truncation):
+            raise ValueError(f"truncation must be one of {', '.join(get_args(Truncation))}, not {self.truncation!r}")
         if self.depth is not None and not 0 <= self.depth < 1:
             raise ValueError(f"depth is a share of the height, from 0 up to but not including 1, not {self.depth}")
 
@@ -89,18 +97,20 @@ class EvolvedMasking:
             progress: the share of training that is over, t / T in [0, 1).
         """
         depth_B = masking_depth(hierarchy.height, progress if self.depth is None else self.depth)
-        score_BN = _group_by_group(hierarchy, depth_B, noise)
+        score_BN = _group_by_group(hierarchy, depth_B, noise, self.truncation)
         return Mask.highest(score_BN, count, hierarchy=hierarchy, depth=depth_B)
 
 
-def _group_by_group(hierarchy: Hierarchy, depth_B: Tensor, noise_BN: Tensor) -> Tensor:
-    """(B, N) long, each patch's turn: groups in random order, inside a group the order of a dendrogram with random sides.
+def _group_by_group(hierarchy: Hierarchy, depth_B: Tensor, noise_BN: Tensor, truncation: Truncation) -> Tensor:
+    """(B, N) long, each patch's turn: groups in random order, inside a group that of a dendrogram with random sides, or any.
 
-    Whatever the number of patches taken from one end, all groups but one are taken whole (Eq. 15), and what is taken of
-    that one stands together in the tree too.
+    Whatever the number of patches taken from one end, all groups but one are taken whole (Eq. 15), and in a dendrogram's order
+    what is taken of that one stands together in the tree too.
     """
-    swap_BK = uniform_stream(noise_BN, hierarchy.patches - 1) < 0.5
-    leaf_order_BN = hierarchy.leaf_order(swap_BK)
+    if truncation == "subtree":
+        leaf_order_BN = hierarchy.leaf_order(uniform_stream(noise_BN, hierarchy.patches - 1) < 0.5)
+    else:
+        leaf_order_BN = uniform_stream(noise_BN, hierarchy.patches).argsort(dim=1)
     # A group is drawn by the noise of one of its patches, the first. The least noise of all would favour large groups.
     group_BN = hierarchy.cut(depth_B)
     patch_BN = torch.arange(hierarchy.patches, device=noise_BN.device).expand_as(group_BN)

@@ -264,7 +264,7 @@ def _open(title: str, variants: dict[str, MaskingConfig], blocks: dict[str, int]
     for name, masking in variants.items():
         run = evolved
         if masking != evolved.masking:
-            run = replace(evolved, masking=masking, masks=f"evolved_{name}", reported={})
+            run = replace(evolved, masking=masking, masks=f"evolved_{name.replace(' ', '_')}", reported={})
         against = "random masks" if name == first else first
         tapped = (blocks or {}).get(name, Row.attention_blocks)
         rows.append(Row(title=name, encoder=run, reported=(None,) * 2, against=against, attention_blocks=tapped))
@@ -278,11 +278,23 @@ OPEN = {
         "how attention becomes similarity",
         {name: MaskingConfig(affinity=name) for name in ("attention", "popularity", "profile")},
     ),
+    "symmetry": _open(
+        "how the attention of a pair is made of both directions: by their mean, the lesser or the greater",
+        {"mean": MaskingConfig()} | {name: MaskingConfig(affinity=name) for name in ("mutual", "either")},
+    ),
     "linkage": _open(
         "similarity to a merged node",
         {"weighted": MaskingConfig(linkage="weighted"), "average": MaskingConfig(linkage="average")},
     ),
     "layers": _open("over which first blocks attention is averaged", dict.fromkeys(_BLOCKS, MaskingConfig()), _BLOCKS),
+    "truncation": _open(
+        "what is taken of the last group",
+        {"subtree": MaskingConfig(truncation="subtree"), "scattered": MaskingConfig(truncation="scattered")},
+    ),
+    "growth": _open(
+        "whether depth grows by epoch or by step",
+        {"by epoch": MaskingConfig(depth_grows="epoch"), "by step": MaskingConfig(depth_grows="step")},
+    ),
 }
 """Questions that the paper leaves open."""
 

@@ -31,7 +31,7 @@ class HierarchyConfig:
         parts: of the scenes: label the parts of objects.
         count: at most so many images, from all over the folder.
         blocks: over how many first blocks attention is averaged.
-        affinity: how attention becomes similarity: attention (the paper), popularity or profile.
+        affinity: how attention becomes similarity: attention (the paper), popularity, profile, mutual or either.
         linkage: similarity to a merged node, weighted (Eq. 7) or average.
         batch_size: images at a time.
         device: "auto", "cpu", "cuda".
