@@ -71,6 +71,13 @@ def test_floats_are_stretched_over_their_range():
     assert decode(encoded(Image.fromarray(values), "TIFF"), channels=1).flatten().tolist() == [0, 128, 255]
 
 
+def test_floats_that_are_not_finite_are_the_least_of_the_others():
+    values = np.array([[-2.0, np.nan, 0.0, np.inf, -np.inf, 2.0]], dtype=np.float32)
+    assert decode(encoded(Image.fromarray(values), "TIFF"), channels=1).flatten().tolist() == [0, 0, 128, 0, 0, 255]
+    with pytest.raises(UnreadableImage, match="none of its numbers is finite"):
+        decode(encoded(Image.fromarray(np.full((2, 2), np.nan, np.float32)), "TIFF"), channels=1)
+
+
 def test_cmyk():
     ink = np.zeros((16, 16, 4), dtype=np.uint8)
     ink[..., 1] = 255  # magenta

@@ -48,7 +48,7 @@ def test_few_broken_files_are_replaced(tmp_path, workers):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_too_many_broken_files_stop_the_run(tmp_path, workers):
     source = folder_with(tmp_path, 97, 3)
-    with pytest.raises(ValueError, match=r"2 of 100 files cannot be read, more than 1%, .*z\d\.jpg for one: mend or remove"):
+    with pytest.raises(ValueError, match=r"2 of 100 files cannot be read, more than 1%, .*z\d\.jpg for one: mend them"):
         list(batches(source, workers, range(12)))
 
 

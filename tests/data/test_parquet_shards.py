@@ -77,6 +77,15 @@ def test_a_shard_that_is_gone_or_damaged_is_unreadable(tmp_path, samples, write_
         images.image(10)
 
 
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint8(), pa.int64(), pa.uint64()])
+def test_labels_of_every_kind_of_integer_with_and_without_gaps(tmp_path, kind):
+    for name, labels in (("whole", [1, 0]), ("gaps", [1, None])):
+        table = pa.table({"image": [{"bytes": b"x"}, {"bytes": b"y"}], "label": pa.array(labels, kind)})
+        parquet.write_table(table, tmp_path / f"{name}.parquet")
+    assert [open_images(tmp_path / "whole.parquet").label(index) for index in (0, 1)] == [1, 0]
+    assert open_images(tmp_path / "gaps.parquet").classes == []
+
+
 def test_labels_may_be_missing(tmp_path, samples):
     rows = [{"image": {"bytes": data, "path": path}} for path, data, _ in samples]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
@@ -90,6 +99,8 @@ def test_labels_may_be_missing(tmp_path, samples):
         ({"img": [b"x"]}, r"x\.parquet is not laid out .*: it needs a column `image` with `bytes` and has .*img"),
         ({"image": [b"x"]}, r"it needs a column `image` with `bytes` and has .*image"),
         ({"image": [{"bytes": b"x"}], "label": ["cat"]}, r"its labels are no numbers but string"),
+        ({"image": [{"bytes": b"x"}], "label": [2**31]}, r"its labels lie in 2147483648 \.\.\. 2147483648, not in 0 \.\.\."),
+        ({"image": [{"bytes": b"x"}], "label": pa.array([2**63], pa.uint64())}, r"cannot be read as parquet: Integer value"),
     ],
 )
 def test_other_columns_are_named(tmp_path, table, words):

@@ -88,6 +88,7 @@ def test_where_one_has_no_label_none_has(tmp_path, picture, other):
     ("member", "words"),
     [
         (("0.cls", b"cat"), r"x\.tar:0\.cls holds no number: b'cat'"),
+        (("0.cls", b"3000000000"), r"x\.tar:0\.cls holds the label 3000000000, not one in 0 \.\.\. 2147483647"),
         (("0.json", b"{label"), r"x\.tar:0\.json holds no JSON"),
         (("0.json", json.dumps({"label": "cat"}).encode()), r"x\.tar:0\.json holds a label that is no number: 'cat'"),
     ],

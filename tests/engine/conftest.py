@@ -72,6 +72,7 @@ class Regression:
             model=self.model,
             optimizer=self.optimizer,
             learning_rate=self.rate,
+            samples=len(self.inputs),
             steps_per_epoch=STEPS_PER_EPOCH,
             batches=self.batches,
             indices=self.indices,

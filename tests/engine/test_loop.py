@@ -106,7 +106,7 @@ def test_hooks_are_called_as_each_epoch_begins_and_once_at_the_end(tmp_path: Pat
     toy.spoil = lambda _, loss: modes.append(toy.model.training) or loss
     toy.train(tmp_path, hooks=[first, lambda moment: order.append(("second", moment))])
 
-    moments = [Moment(0, 0, 0.0), Moment(1, 4, 1 / 3), Moment(2, 8, 2 / 3), Moment(3, 12, 1.0)]
+    moments = [Moment(0, 0, 0.0), Moment(1, 4, 1 / 3), Moment(2, 8, 2 / 3), Moment(3, 12, 2 / 3)]
     assert order == [(name, moment) for moment in moments for name in ("first", "second")]
     for state, step in zip(seen, (0, 4, 8), strict=False):
         assert_equal(state, toy.states[step])

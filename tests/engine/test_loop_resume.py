@@ -151,7 +151,7 @@ def test_a_finished_run_resumes_to_itself(tmp_path: Path, regression: Make) -> N
     assert again.states == {}
     assert_equal(again.state(), whole.state())
     assert read_metrics(tmp_path) == rows
-    assert moments == [Moment(EPOCHS, STEPS, 1.0)]
+    assert moments == [Moment(EPOCHS, STEPS, (EPOCHS - 1) / EPOCHS)]
 
 
 def test_an_error_before_the_first_step_saves_nothing(tmp_path: Path, regression: Make) -> None:
@@ -201,3 +201,14 @@ def test_hooks_after_resuming(tmp_path: Path, regression: Make, stop_after: int,
     regression().train(tmp_path, hooks=[moments.append], resume=True)
     assert [moment.epoch for moment in moments] == epochs_begun
     assert [moment.step for moment in moments] == [STEPS_PER_EPOCH * epoch for epoch in epochs_begun]
+
+
+def test_a_run_is_held_to_the_samples_that_it_began_with(tmp_path: Path, regression: Make) -> None:
+    stop_by_signal(regression(), tmp_path, 5)
+    toy = regression()
+    toy.inputs, toy.targets = toy.inputs[:48], toy.targets[:48]
+    with pytest.raises(ValueError, match=r"began with 64 samples and its data has 48 now: put back what it had, or start anew"):
+        toy.train(tmp_path, resume=True)
+    assert len(read_metrics(tmp_path)) == 5
+    regression().train(tmp_path, resume=True)
+    assert len(read_metrics(tmp_path)) == STEPS

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from evomask.engine.optim import OptimConfig, build_adamw, build_lars, build_layer_decayed_adamw, learning_rate
+from evomask.engine.optim import (
+    OptimConfig,
+    build_adamw,
+    build_lars,
+    build_layer_decayed_adamw,
+    build_sgd,
+    learning_rate,
+)
 from evomask.models.classifier import add_classifier
 from evomask.models.mae import MAEConfig
 from evomask.models.simmim import SimMIMConfig, SwinSimMIMConfig
@@ -257,3 +264,23 @@ def test_what_stands_beside_an_encoder_has_the_full_rate() -> None:
     encoder.requires_grad_(False)
     left = build_layer_decayed_adamw(model, OptimConfig(weight_decay=0.1), 0.5, encoder).param_groups
     assert [len(group["params"]) for group in left] == [1, 3]
+
+
+@pytest.mark.parametrize("build", [lambda model: build_sgd(model, 0.9), lambda model: build_adamw(model, OptimConfig())])
+def test_a_first_step_that_is_left_out_leaves_nothing_behind(build) -> None:
+    torch.manual_seed(0)
+    models = [nn.Linear(300, 100) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model, gradients in zip(models, ([math.nan, 1.0, 2.0], [1.0, 2.0]), strict=True):
+        garbage = [torch.full((300 * 100,), math.nan) for _ in range(8)]
+        del garbage  # what fresh memory may hold
+        optimizer = build(model)
+        optimizer.param_groups[0]["lr"] = 0.1
+        for gradient in gradients:
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, gradient)
+            optimizer.found_inf = torch.tensor(float(math.isnan(gradient)))
+            optimizer.grad_scale = None
+            optimizer.step()
+    for skipped, plain in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(skipped, plain)

@@ -199,6 +199,15 @@ def test_scattered_patches_of_the_last_group_are_any_of_its_subsets():
     assert len(EvolvedMasking(ratio=2 / 8, depth=0.99)(_noise(images, 8), (2, 4), affinity=affinity).masked.unique(dim=0)) == 4
 
 
+def test_of_groups_that_draw_equal_noise_one_is_taken_whole():
+    noise = _noise(400, 36).mul(16).floor().div(16)
+    mask = EvolvedMasking(truncation="scattered")(noise, (6, 6), 0.4, _attention(400, 36))
+    hierarchy, depth = _cut_tree(mask)
+    for image, group_N in enumerate(hierarchy.cut(depth)):
+        hidden, size = group_N[mask.masked[image]].bincount(minlength=72), group_N.bincount(minlength=72)
+        assert ((hidden > 0) & (hidden < size)).sum() <= 1
+
+
 def test_truncation_chooses_in_the_last_group_alone():
     noise, attention = _noise(40, 48), _attention(40, 48)
     masks = [EvolvedMasking(truncation=name)(noise, (6, 8), 0.6, attention) for name in get_args(Truncation)]

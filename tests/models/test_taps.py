@@ -30,6 +30,8 @@ def test_a_swin_is_asked_for_its_cells(name):
     maps = tap.by_block(IMAGES, 3)
     assert tap.grid == (8, 8) and maps.shape == (2, 3, 64, 64) and not maps.requires_grad
     torch.testing.assert_close(maps.mean(dim=1), CellAttention(swin, 4, 3)(swin, swin.patch_embed(IMAGES)))
+    coarse = attention_tap(swin, cell=16)
+    assert coarse.grid == (2, 2) and coarse.by_block(IMAGES, 3).shape == (2, 3, 4, 4)
 
 
 @pytest.mark.parametrize("bias", ["shared", "per_block"])

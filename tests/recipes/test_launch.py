@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 
+from evomask.analysis.snapshot import load_snapshot
 from evomask.engine.checkpoint import checkpoints, load_checkpoint
 from evomask.engine.loop import Moment, TrainConfig
 from evomask.engine.metrics import read_metrics
@@ -114,6 +115,7 @@ def test_a_finished_run_holds_everything(whole: Path) -> None:
     names = {path.name for path in whole.iterdir() if path.name != ".lock"}
     assert names == {
         "config.json",
+        "samples.json",
         "metrics.jsonl",
         "monitor.jsonl",
         "checkpoints",
@@ -204,6 +206,10 @@ def test_without_out_a_run_takes_the_first_free_folder(tmp_path: Path, monkeypat
         ("demo", {"data__root": "nowhere"}, "nowhere"),
         ("demo", {"host__encoder__patch_size": 7}, "patches of 7 x 7 px do not divide"),
         ("demo", {"data__scenes": 8}, "batch"),
+        ("demo", {"train__precision": "bf16"}, "precision must be one of 'auto', 'float32', 'bfloat16', not 'bf16'"),
+        ("demo", {"masking__depth_grows": "steps"}, "depth_grows must be one of 'epoch', 'step', not 'steps'"),
+        ("demo", {"masking__strategy": "cells", "masking__cell": 3}, "cells of 3 x 3 patches do not tile a grid"),
+        ("demo", {"masking__ratio": 0.001}, "hides none of"),
     ],
 )
 def test_mistakes_are_clear_and_leave_nothing_behind(tmp_path: Path, recipe: str, overrides: dict, message: str) -> None:
@@ -242,6 +248,13 @@ def test_a_run_is_never_overwritten(whole: Path) -> None:
     assert len(read_metrics(whole)) == STEPS
 
 
+def test_the_last_snapshot_is_of_the_last_masks(tmp_path: Path) -> None:
+    for grows, progress in (("epoch", 2 / 3), ("step", 11 / 12)):
+        run = pretrain(CONFIG, out=tmp_path / grows, masking__depth_grows=grows)
+        assert read_metrics(run)[-1]["progress"] == progress
+        assert load_snapshot(run / "snapshots" / "epoch_0003.safetensors").progress == progress
+
+
 def test_an_unknown_library_is_refused(whole: Path, tmp_path: Path) -> None:
     host, config = load_host(whole)
     with pytest.raises(ValueError, match="--to must be one of timm, transformers, not 'onnx'"):
@@ -255,7 +268,7 @@ def test_stages_are_spread_over_long_runs(tmp_path: Path) -> None:
         snapshots(Moment(epoch, 0, epoch / 300))
     assert list(tmp_path.iterdir()) == []
     for epoch in (0, 25, 300):
-        snapshots(Moment(epoch, 0, epoch / 300))
+        snapshots(Moment(epoch, 0, min(epoch, 299) / 300))
     kept = sorted(path.name for path in (tmp_path / "snapshots").glob("epoch_*"))
     assert kept == ["epoch_0000.safetensors", "epoch_0025.safetensors", "epoch_0300.safetensors"]
 

@@ -96,6 +96,18 @@ def test_a_run_is_an_encoder_trained_and_untrained(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", HOSTS)
+def test_its_attention_is_looked_at_on_the_grid_of_its_masks(kind: str) -> None:
+    run = run_of(kind)
+    host, _ = load_host(run)
+    for encoder in (
+        load_encoder(str(run)),
+        load_encoder(str(run / "checkpoints" / "step_00000012")),
+        encoder_of(f"untrained:{run}"),
+    ):
+        assert encoder.tap.grid == host.grid == (4, 4)
+
+
+@pytest.mark.parametrize("kind", HOSTS)
 def test_its_reconstructions_are_shown(kind: str) -> None:
     host, config = load_host(run_of(kind))
     originals = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)

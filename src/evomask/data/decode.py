@@ -93,8 +93,12 @@ def _with_mode(image: Image.Image, mode: str) -> Image.Image:
         image = Image.fromarray((values // 257).astype(np.uint8))
     elif image.mode == "F":
         values = np.asarray(image)
-        low, high = float(values.min()), float(values.max())
-        image = Image.fromarray(((values - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8))
+        known = np.isfinite(values)  # elsewhere there is no datum, as in maps and scans
+        if not known.any():
+            raise UnreadableImage("none of its numbers is finite")
+        low, high = float(values[known].min()), float(values[known].max())
+        scaled = (np.where(known, values, low) - low) / max(high - low, 1e-12)
+        image = Image.fromarray((scaled * 255).round().astype(np.uint8))
     if mode != "RGBA" and (image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

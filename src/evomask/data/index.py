@@ -37,6 +37,9 @@ from safetensors.numpy import save_file
 FORMAT = "1"
 REST_NS = 2_000_000_000
 
+LARGEST_LABEL = 2**31 - 1
+"""An index keeps labels as int32."""
+
 Stamp = tuple[str, int, int]
 """(path, nanoseconds of the last change, bytes)."""
 

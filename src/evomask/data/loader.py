@@ -71,7 +71,9 @@ def load_batches(
             if len(unreadable) > UNREADABLE_SHARE * len(dataset):
                 first = dataset.source.name(min(unreadable))
                 count = f"{len(unreadable)} of {len(dataset)} files"
-                raise ValueError(f"{count} cannot be read, more than 1%, {first} for one: mend or remove them")
+                raise ValueError(
+                    f"{count} cannot be read, more than 1%, {first} for one: mend them, or remove them and start anew"
+                )
             yield tuple(batch)
 
 

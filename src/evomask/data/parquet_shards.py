@@ -9,7 +9,7 @@ import numpy as np
 
 from evomask.data.decode import UnreadableImage
 from evomask.data.images import EncodedImages
-from evomask.data.index import Index, load_index, stamp
+from evomask.data.index import LARGEST_LABEL, Index, load_index, stamp
 from evomask.data.shards import class_names
 
 if TYPE_CHECKING:
@@ -141,8 +141,10 @@ def _labels(file: "pq.ParquetFile") -> "np.ndarray":
     label = schema.field("label").type
     if not pa.types.is_integer(label):
         raise LookupError(f"its labels are no numbers but {label}")
-    column = file.read(columns=["label"], use_threads=False).column("label")
-    return column.fill_null(-1).to_numpy().astype(np.int32)
+    labels = file.read(columns=["label"], use_threads=False).column("label").cast(pa.int64()).fill_null(-1).to_numpy()
+    if len(labels) and not -1 <= labels.min() <= labels.max() <= LARGEST_LABEL:
+        raise LookupError(f"its labels lie in {labels.min()} ... {labels.max()}, not in 0 ... {LARGEST_LABEL}, -1 for none")
+    return labels.astype(np.int32)
 
 
 def _class_names(schema: "pa.Schema") -> list[str] | None:

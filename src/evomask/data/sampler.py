@@ -54,7 +54,8 @@ class StepSampler(Sampler[list[Key]]):
                 "each: change the batch size or the number of micro-batches"
             )
         self.steps_per_epoch = length // batch_size
-        self._length, self._batch_size, self._seed, self._steps = length, batch_size, seed, steps
+        self.length = length
+        self._batch_size, self._seed, self._steps = batch_size, seed, steps
         self._share = batch_size // world_size
         self._first = rank * self._share
         self._micro_batch = self._share // micro_batches
@@ -78,6 +79,6 @@ class StepSampler(Sampler[list[Key]]):
             # Two are kept: processes that load begin an epoch while the last batches of the one before are still to be used.
             for old in sorted(self._orders)[:-1]:
                 del self._orders[old]
-            self._orders[epoch] = np.random.default_rng(sample_seed(self._seed, epoch)).permutation(self._length)
+            self._orders[epoch] = np.random.default_rng(sample_seed(self._seed, epoch)).permutation(self.length)
         start = step_of_epoch * self._batch_size + self._first
         return self._orders[epoch][start : start + self._share].tolist()

@@ -14,7 +14,7 @@ import numpy as np
 
 from evomask.data.decode import UnreadableImage
 from evomask.data.images import SUFFIXES, EncodedImages
-from evomask.data.index import Index, load_index, pack_names, stamp
+from evomask.data.index import LARGEST_LABEL, Index, load_index, pack_names, stamp
 from evomask.data.shards import class_names
 
 OPEN_SHARDS = 64
@@ -125,6 +125,8 @@ def _label(tar: tarfile.TarFile, parts: dict[str, tarfile.TarInfo], name: str) -
         label = label.get("label", -1) if isinstance(label, dict) else -1
     if not isinstance(label, int):
         raise ValueError(f"{name}.{extension} holds a label that is no number: {label!r}")
+    if not -1 <= label <= LARGEST_LABEL:
+        raise ValueError(f"{name}.{extension} holds the label {label}, not one in 0 ... {LARGEST_LABEL}, -1 for none")
     return label
 
 

@@ -20,7 +20,7 @@ from evomask.engine import distributed, parallel
 from evomask.engine.checkpoint import CheckpointWriter, restore
 from evomask.engine.metrics import MetricsLog
 from evomask.engine.progress import ProgressBar
-from evomask.engine.run import sole_use
+from evomask.engine.run import hold_to_samples, sole_use
 from evomask.engine.signals import Stopped, StopSignals
 from evomask.engine.step_health import StepHealth
 from evomask.engine.watch import Watch
@@ -96,7 +96,10 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Moment:
-    """Where training stands: `epoch` is about to begin, or training is over and `epoch` is the number of epochs."""
+    """Where training stands: `epoch` is about to begin, or training is over and `epoch` is the number of epochs.
+
+    `progress` is that of the step which comes next, or when training is over, of the last one.
+    """
 
     epoch: int
     step: int
@@ -122,6 +125,7 @@ class Task:
         model: whose state is saved; on its device already.
         optimizer: fused, so that it can skip a step without asking the device.
         learning_rate: step -> rate; a group's `lr_scale` multiplies it.
+        samples: in the data set, over all processes.
         steps_per_epoch: steps in an epoch.
         batches: range of steps -> their micro-batches, one after the other.
         indices: step -> the samples of that step that this process takes, to be named when a loss is not finite.
@@ -133,6 +137,7 @@ class Task:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     learning_rate: Callable[[int], float]
+    samples: int
     steps_per_epoch: int
     batches: Callable[[range], Iterator[Any]]
     indices: Callable[[int], list[int]]
@@ -160,6 +165,7 @@ def train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook] = ()
         with distributed.agreed():
             if distributed.rank() == 0:
                 stack.enter_context(sole_use(run))
+                hold_to_samples(run, task.samples)
         watch = stack.enter_context(Watch(config.timeout_seconds))
         _train(task, config, run, hooks, resume, watch)
 
@@ -187,6 +193,9 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
             for hook in hooks:
                 hook(moment)
 
+    def progress_of(step: int) -> float:
+        return (step if task.progress_by_step else step - step % task.steps_per_epoch) / total
+
     done = saved = first
     with ExitStack() as stack:
         with distributed.agreed():
@@ -200,7 +209,7 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
         try:
             for step in range(first, total):
                 epoch, step_of_epoch = divmod(step, task.steps_per_epoch)
-                progress = (step if task.progress_by_step else step - step_of_epoch) / total
+                progress = progress_of(step)
                 if step_of_epoch == 0:
                     call_hooks(Moment(epoch, step, progress))
                 task.model.train()
@@ -269,7 +278,7 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
                 raise Stopped(signum, done, run) from error
             raise
         writer.wait()
-        call_hooks(Moment(config.epochs, total, 1.0))
+        call_hooks(Moment(config.epochs, total, progress_of(total - 1)))
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

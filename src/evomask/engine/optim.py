@@ -125,7 +125,11 @@ class SkippingLars(Lars):
 def build_sgd(model: nn.Module, momentum: float) -> torch.optim.SGD:
     """Fused SGD on all that is trained, without weight decay."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(trained, lr=0.0, momentum=momentum, fused=True)
+    optimizer = torch.optim.SGD(trained, lr=0.0, momentum=momentum, fused=True)
+    if momentum:
+        for parameter in trained:  # torch leaves it uninitialised where the very first step is left out
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def linear_to_zero(step: int, *, lr: float, steps: int) -> float:

@@ -230,6 +230,11 @@ def pretraining_task(config: PretrainConfig, host: Host) -> Task:
         flip=config.data.flip,
     )
 
+    masking = config.masking.build()
+    even = torch.arange(rows * columns).unsqueeze(0) / (rows * columns)
+    # Whether it fits the grid only a mask tells, and in the first step there is a folder for the run already.
+    masking(even, host.grid, affinity=torch.zeros(1, rows * columns, rows * columns) if masking.needs_affinity else None)
+
     images_a_step = settings.batch_size // config.masking.masks_per_tree
     sampler = distributed.shared_out(len(source), images_a_step, settings.seed, settings.micro_batches)
 
@@ -245,7 +250,7 @@ def pretraining_task(config: PretrainConfig, host: Host) -> Task:
         sampler,
         model=host,
         optimizer=build_adamw(host, config.optim),
-        step=PretrainStep(host, config.masking.build(), config.data.mean, config.data.std),
+        step=PretrainStep(host, masking, config.data.mean, config.data.std),
         batches=lambda steps: load_batches(dataset, sampler(steps), config.data.workers, device.type),
         optim=config.optim,
         settings=settings,

@@ -102,6 +102,22 @@ def read_run(run: Path, config_type: type[Config]) -> Config:
         raise ValueError(f"{path} does not describe a run of this version of evomask ({error!r})") from error
 
 
+def hold_to_samples(run: Path, samples: int) -> None:
+    """Keep a run to as many samples as it began with: the order of images, the rates and the depth of masks follow from them.
+
+    Raises:
+        ValueError: there are more or fewer now.
+    """
+    path = run / "samples.json"
+    if not path.exists():
+        write_atomically(path, json.dumps({"samples": samples}) + "\n")
+    elif (began_with := json.loads(path.read_text())["samples"]) != samples:
+        raise ValueError(
+            f"{run} began with {began_with:,} samples and its data has {samples:,} now: put back what it had, or start anew, "
+            "with another --out"
+        )
+
+
 @contextmanager
 def sole_use(run: Path) -> Iterator[None]:
     """Keep other processes from training in the same folder. The lock goes when the process does, however it ends.

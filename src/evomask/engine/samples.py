@@ -49,6 +49,7 @@ def task_over(
             steps_per_epoch=steps_per_epoch,
             epochs=settings.epochs,
         ),
+        samples=sampler(range(0)).length,
         steps_per_epoch=steps_per_epoch,
         batches=batches,
         indices=lambda step: sampler(range(0)).indices(step),

@@ -85,6 +85,7 @@ def _tiles(run: RunFolder) -> str:
     ]
     if run.seconds:
         _, speed = curves.series(run.metrics, "images_per_second")
+        speed = speed / run.masks_per_image
         tiles += [
             ("training", duration(run.seconds), "without pauses"),
             ("images a second", f"{np.median(speed):,.0f}", "median"),
@@ -215,7 +216,7 @@ def cost(run: RunFolder) -> str:
     if not run.seconds:
         return section("cost", title, missing("No step has been timed yet."))
     steps = int(run.metrics[-1]["step"]) + 1
-    images = steps * run.settings["train.batch_size"] // run.settings.get("masking.masks_per_tree", 1)
+    images = steps * run.settings["train.batch_size"] // run.masks_per_image
     weights = sum(path.stat().st_size for path in (run.path / "checkpoints").rglob("*") if path.is_file())
     facts = {
         "Training": f"{duration(run.seconds)} without pauses",

@@ -69,6 +69,11 @@ class RunFolder:
         return str(self.settings.get("recipe") or self.path.resolve().name)
 
     @property
+    def masks_per_image(self) -> int:
+        """Of a step: as many times as an image is the log counts it."""
+        return self.settings.get("masking.masks_per_tree", 1)
+
+    @property
     def seconds(self) -> float:
         """What the steps took together, 0 where that is not known."""
         batch = self.settings.get("train.batch_size")

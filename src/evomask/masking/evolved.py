@@ -76,7 +76,7 @@ class EvolvedMasking:
 
         Raises:
             ValueError: affinity is missing or does not fit the grid.
-            NonFiniteAffinity: affinity holds NaN or infinity.
+            NonFiniteAffinity: what the tree is made of holds NaN or infinity, see `build_hierarchy`.
         """
         count = masked_count(noise, grid, self.ratio)
         images, patches = noise.shape
@@ -107,12 +107,14 @@ def _group_by_group(hierarchy: Hierarchy, depth_B: Tensor, noise_BN: Tensor, tru
     Whatever the number of patches taken from one end, all groups but one are taken whole (Eq. 15), and in a dendrogram's order
     what is taken of that one stands together in the tree too.
     """
+    group_BN = hierarchy.cut(depth_B)
     if truncation == "subtree":
         leaf_order_BN = hierarchy.leaf_order(uniform_stream(noise_BN, hierarchy.patches - 1) < 0.5)
     else:
-        leaf_order_BN = uniform_stream(noise_BN, hierarchy.patches).argsort(dim=1)
+        shuffled_BN = uniform_stream(noise_BN, hierarchy.patches).argsort(dim=1)
+        # Group by group here, too, so that of two that draw equal noise one is taken whole.
+        leaf_order_BN = shuffled_BN.gather(1, group_BN.gather(1, shuffled_BN).argsort(dim=1, stable=True))
     # A group is drawn by the noise of one of its patches, the first. The least noise of all would favour large groups.
-    group_BN = hierarchy.cut(depth_B)
     patch_BN = torch.arange(hierarchy.patches, device=noise_BN.device).expand_as(group_BN)
     first_patch_BM = torch.full_like(hierarchy.parent, hierarchy.patches).scatter_reduce(1, group_BN, patch_BN, "amin")
     draw_BN = noise_BN.gather(1, first_patch_BM.gather(1, group_BN))

@@ -42,6 +42,7 @@ class Encoder:
         std: to divide by after that; one number a channel.
         name: what the user called it.
         image_size: height and width in pixels.
+        cell: of a Swin that was pretrained on cells of another size than `swin.default_cell`: their side in pixels.
     """
 
     model: nn.Module
@@ -49,9 +50,10 @@ class Encoder:
     std: tuple[float, ...]
     name: str
     image_size: tuple[int, int]
+    cell: int | None = None
 
     @classmethod
-    def of(cls, model: nn.Module, mean: Sequence[float], std: Sequence[float], name: str) -> "Encoder":
+    def of(cls, model: nn.Module, mean: Sequence[float], std: Sequence[float], name: str, cell: int | None = None) -> "Encoder":
         """The same model, put into evaluation mode.
 
         Raises:
@@ -65,7 +67,7 @@ class Encoder:
             raise ValueError(f"{name} sees {channels} channels, but mean and std are given of {len(mean)} and {len(std)}")
         fixed = getattr(getattr(model, "patch_embed", None), "img_size", None)
         height, width = fixed or timm_model.pretrained_cfg["input_size"][1:]
-        return cls(model.eval(), tuple(mean), tuple(std), name, (height, width))
+        return cls(model.eval(), tuple(mean), tuple(std), name, (height, width), cell)
 
     @property
     def in_chans(self) -> int:
@@ -132,7 +134,7 @@ class Encoder:
             ValueError: it is not known how, see `attention_tap`.
         """
         try:
-            return attention_tap(self.model)
+            return attention_tap(self.model, self.cell)
         except ValueError as error:
             raise ValueError(f"attention, masks and trees cannot be had of {self.name}: {error}") from error
 
@@ -183,7 +185,7 @@ def load_encoder(spec: str) -> Encoder:
         raise ValueError(f"{spec} does not say how its images are normalised: name it, as in {name}?mean=0.5,0.4&std=0.2,0.2")
     if len(mean) == 1 or len(std) == 1:  # said once for all channels
         mean, std = (tuple(part) * (pretrained.model.in_chans if len(part) == 1 else 1) for part in (mean, std))
-    encoder = Encoder.of(pretrained.model, mean, std, spec)
+    encoder = Encoder.of(pretrained.model, mean, std, spec, pretrained.cell)
     if options.image_size is not None:
         encoder = encoder.resized(options.image_size)
     size = " x ".join(map(str, encoder.image_size))
@@ -235,7 +237,8 @@ def _load_folder(folder: Path) -> Pretrained:
             f"{folder} has no exported weights yet: `evomask export {folder} --to timm` writes them; or name one of its"
             f" {folder / 'checkpoints'}"
         )
-    return load_timm(f"local-dir:{exported}", str(folder))
+    cell = config["config"].get("host", {}).get("cell")  # of a run; what timm reads does not know it
+    return replace(load_timm(f"local-dir:{exported}", str(folder)), cell=cell)
 
 
 def _load_hf(name: str, spec: str) -> Pretrained:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
@@ -80,37 +80,6 @@ class Host(nn.Module, ABC):
     def reconstruct(self, images: Tensor, mask: Mask) -> Tensor | None:
         """(B, C, H, W) the images with the hidden patches as the model restores them, for pictures; None: it restores none."""
         return None
-
-
-class EncoderConfig(Protocol):
-    """What every configuration of a host's encoder says."""
-
-    @property
-    def name(self) -> str:
-        """Of the model in timm."""
-        ...
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        ...
-
-    @property
-    def in_chans(self) -> int:
-        """Channels of an image."""
-        ...
-
-    def timm_arguments(self) -> dict[str, Any]:
-        """What `timm.create_model(name, ...)` is to be given besides."""
-        ...
-
-    def build(self) -> nn.Module:
-        """The timm model itself, freshly initialised.
-
-        Raises:
-            ValueError: timm has no such model, or it is of another kind.
-        """
-        ...
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,14 @@ class Pretrained:
         model: the timm model; timm has no class for all of them.
         mean, std: of a channel of images in [0, 1]. None: it is not known how the images were normalised.
         account: one line about what was loaded, what was missing and what was left out.
+        cell: see `Encoder`.
     """
 
     model: Any
     mean: Sequence[float] | None
     std: Sequence[float] | None
     account: str
+    cell: int | None = None
 
 
 def load_timm(name: str, source: str) -> Pretrained:
@@ -127,7 +129,8 @@ def load_checkpoint(folder: Path) -> Pretrained:
             weights[rest] = tensor
         else:
             beside[part] += 1
-    return Pretrained(model, mean, std, _fill(model, EncoderWeights("a run of evomask", weights, beside), folder))
+    account = _fill(model, EncoderWeights("a run of evomask", weights, beside), folder)
+    return Pretrained(model, mean, std, account, host.get("cell"))
 
 
 def _load(weights: Mapping[str, Tensor], known: Mapping[str, Any], source: Path) -> Pretrained:

@@ -199,7 +199,9 @@ class SwinSimMIM(SimMIM):
     """
 
     def __init__(self, encoder: Swin, *, cell: int | None = None, attention_blocks: int = 6):
-        patch, *_ = set(check_swin(encoder).patch_embed.patch_size)
+        patch, width = check_swin(encoder).patch_embed.patch_size
+        if patch != width:
+            raise ValueError(f"SimMIM needs square patches, not of {patch} x {width} px")
         stride = patch * 2 ** (encoder.num_layers - 1)
         height, width = encoder.patch_embed.img_size
         if height % stride or width % stride:

@@ -35,8 +35,12 @@ class AttentionTap:
         return torch.stack(list(self.maps(images, blocks)), dim=1)
 
 
-def attention_tap(encoder: nn.Module) -> AttentionTap:
+def attention_tap(encoder: nn.Module, cell: int | None = None) -> AttentionTap:
     """How this encoder of timm is asked.
+
+    Args:
+        encoder: the timm model.
+        cell: of a Swin: side in pixels of the cells that attention is carried to. None: see `default_cell`.
 
     Raises:
         ValueError: it is of none of TAPS, or differs from what is known of its kind.
@@ -44,10 +48,10 @@ def attention_tap(encoder: nn.Module) -> AttentionTap:
     if type(encoder) not in TAPS:
         known = ", ".join(kind.__name__ for kind in TAPS)
         raise ValueError(f"expected one of timm's {known}, not a {type(encoder).__name__}")
-    return TAPS[type(encoder)](encoder)
+    return TAPS[type(encoder)](encoder, cell)
 
 
-def _vit(encoder: nn.Module) -> AttentionTap:
+def _vit(encoder: nn.Module, _: int | None) -> AttentionTap:
     vit = check_plain_vit(encoder)
 
     def maps(images: Tensor, blocks: int) -> Iterator[Tensor]:
@@ -58,7 +62,7 @@ def _vit(encoder: nn.Module) -> AttentionTap:
     return AttentionTap(vit.patch_embed.grid_size, maps)
 
 
-def _beit(encoder: nn.Module) -> AttentionTap:
+def _beit(encoder: nn.Module, _: int | None) -> AttentionTap:
     beit = beit_encoder.check_beit(encoder)
 
     def maps(images: Tensor, blocks: int) -> Iterator[Tensor]:
@@ -68,19 +72,19 @@ def _beit(encoder: nn.Module) -> AttentionTap:
     return AttentionTap(beit.patch_embed.grid_size, maps)
 
 
-def _swin(encoder: nn.Module) -> AttentionTap:
+def _swin(encoder: nn.Module, cell: int | None) -> AttentionTap:
     swin: Any = check_swin(encoder)
-    cell = default_cell(swin)
+    side = default_cell(swin) if cell is None else cell
 
     def maps(images: Tensor, blocks: int) -> Iterator[Tensor]:
-        cells = CellAttention(swin, cell, blocks).to(images.device)
+        cells = CellAttention(swin, side, blocks).to(images.device)
         return cells.maps(swin, swin.patch_embed(images))
 
     height, width = swin.patch_embed.img_size
-    return AttentionTap((height // cell, width // cell), maps)
+    return AttentionTap((height // side, width // side), maps)
 
 
-TAPS: dict[type[nn.Module], Callable[[nn.Module], AttentionTap]] = {
+TAPS: dict[type[nn.Module], Callable[[nn.Module, int | None], AttentionTap]] = {
     VisionTransformer: _vit,
     Beit: _beit,
     SwinTransformer: _swin,

@@ -16,11 +16,10 @@ from evomask.engine.pretrain import PretrainConfig, build_host
 from evomask.engine.run import read_run, record_of
 from evomask.figures.explorer import Explorer, Model
 from evomask.figures.style import to_rgb
-from evomask.models.encoders import Encoder
 from evomask.models.host import Host
 from evomask.models.weight_files import MANIFEST, read_shards
 from evomask.recipes.evaluation import encoder_of
-from evomask.recipes.launch import find_recipe, load_host
+from evomask.recipes.launch import encoder_of_host, find_recipe, load_host
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 logger = logging.getLogger("evomask")
@@ -37,7 +36,7 @@ def load_model(spec: str) -> Model:
         model = Model(encoder_of(spec), None)
     else:
         host, config = found
-        model = Model(Encoder.of(host.encoder, config.data.mean, config.data.std, spec), host)
+        model = Model(encoder_of_host(host, config, spec), host)
     _ = model.tap
     return model
 

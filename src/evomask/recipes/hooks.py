@@ -74,13 +74,12 @@ class _Snapshots:
         noise = torch.rand(len(images), patches, generator=generator)
 
         device = next(self._host.parameters()).device
-        last_epoch = (self._config.train.epochs - 1) / self._config.train.epochs
         snapshot = take_snapshot(
             self._host,
             self._config.masking.build(),
             normalise(images.to(device), self._config.data.mean, self._config.data.std),
             noise.to(device),
-            progress=min(moment.progress, last_epoch),
+            progress=moment.progress,
             epoch=moment.epoch,
             step=moment.step,
         )

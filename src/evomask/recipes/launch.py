@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from evomask.engine import distributed, parallel
 from evomask.engine.checkpoint import load_checkpoint
@@ -105,7 +105,12 @@ def load_host(run: Path) -> tuple[Host, PretrainConfig]:
 
 def untrained_encoder(config: PretrainConfig) -> Encoder:
     """The encoder of a recipe with the weights that its training starts from."""
-    return Encoder.of(build_host(config).encoder.eval(), config.data.mean, config.data.std, f"untrained:{config.recipe}")
+    return encoder_of_host(build_host(config).eval(), config, f"untrained:{config.recipe}")
+
+
+def encoder_of_host(host: Host, config: PretrainConfig, name: str) -> Encoder:
+    """The encoder of a run, whose host it shares its weights with."""
+    return Encoder.of(host.encoder, config.data.mean, config.data.std, name, getattr(config.host, "cell", None))
 
 
 def taken_folders(wanted: Path) -> list[Path]:
@@ -132,6 +137,9 @@ def _with_leaf(config: Any, path: list[str], value: Any) -> Any:
     current = getattr(config, name)
     if rest and not is_dataclass(current):
         raise ValueError(f"{name!r} has no {rest[0]!r} below it")
+    kind = get_type_hints(type(config))[name]
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(kind)))}, not {value!r}")
     if name == "root" and isinstance(value, str):
         value = Path(value)
     return replace(config, **{name: _with_leaf(current, rest, value) if rest else value})

@@ -139,7 +139,7 @@ class _Measurements:
             log.write({"step": moment.step, "epoch": moment.epoch} | measured)
         said = "perplexity {perplexity:.1f}, {codes_used:.1f}% of the tokens used, PSNR {psnr:.2f} dB".format(**measured)
         logger.info("after epoch %d: %s", moment.epoch, said)
-        if moment.progress >= PATIENCE and measured["perplexity"] < self._config.least_perplexity:
+        if moment.epoch >= PATIENCE * self._config.train.epochs and measured["perplexity"] < self._config.least_perplexity:
             raise ValueError(
                 f"the codebook has collapsed: {moment.epoch} epochs on, images are told in {measured['perplexity']:.1f} of "
                 f"{self._model.vocabulary} tokens (--least-perplexity {self._config.least_perplexity:g}), and a BEiT would "

@@ -116,6 +116,7 @@ def learn_descriptor(
         model=model,
         optimizer=build_sgd(model, config.momentum),
         learning_rate=partial(linear_to_zero, lr=config.lr, steps=loop.epochs * steps_per_epoch),
+        samples=len(source),
         steps_per_epoch=steps_per_epoch,
         batches=batches,
         indices=lambda step: sampler(range(0)).indices(step),
