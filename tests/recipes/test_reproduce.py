@@ -149,7 +149,11 @@ def test_what_fails_is_named_and_everything_else_is_done(rerun: Any, wanted: Wan
     ):
         rerun()
     assert len(rerun.asked) == 16, "not the two evaluations of the run that failed"
-    assert "9 of 12 figures are there" in (wanted.out / "two-micro.md").read_text()
+    text = (wanted.out / "two-micro.md").read_text()
+    assert "9 of 12 figures are there" in text
+    # Of 50 and 52: 12.706 x 1.414 / sqrt(2); both rows have seed 0 alone.
+    assert "| random, 0.25 | 77.19 | 51.0 ± 12.7 (2 of 3 seeds) |" in text
+    assert "| evolved, 0.25 less random, 0.25 | +1.77 | +10.0 (1 of 3 seeds) |" in text
     tell(tmp_path)
     evaluations = [f"evaluate {NAMES[0]}-1-{kind}" for kind in ("finetune", "segmentation")]
     assert rerun() == [f"resume {NAMES[0]}-1", *evaluations, f"resume {NAMES[1]}-2-finetune"]

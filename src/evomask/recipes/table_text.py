@@ -61,13 +61,13 @@ def as_markdown(wanted: Wanted, cells: Sequence[Cell]) -> str:
     for title, row in rows.items():
         reported = [row.reported[table.columns.index(column)] for column in columns]
         measured = [list(found[title].get(column, {}).values()) for column in columns]
-        lines.append(_line(title, reported, [spread(values) if values else "" for values in measured]))
+        lines.append(_line(title, reported, [_figure(values, wanted) for values in measured]))
     for title, row in rows.items():
         if row.against in rows:
             other = rows[row.against]
             gaps = [_less(row, other, table.columns.index(column)) for column in columns]
             pairs = [_paired(found[title].get(column, {}), found[other.title].get(column, {})) for column in columns]
-            texts = [spread(values, "+") if values else "" for values in pairs]
+            texts = [_figure(values, wanted, "+") for values in pairs]
             lines.append(_line(f"{title} less {other.title}", gaps, texts, "+"))
     seeds = ", ".join(map(str, wanted.seeds))
     done = sum(len(of_seeds) for of_row in found.values() for of_seeds in of_row.values())
@@ -89,6 +89,12 @@ def as_markdown(wanted: Wanted, cells: Sequence[Cell]) -> str:
     first = [cell for cell in cells if cell.seed == wanted.seeds[0]]
     lines += dict.fromkeys(command.text for cell in first for command in (*cell.needed, cell.evaluation))
     return "\n".join([*lines, "```", ""])
+
+
+def _figure(values: Sequence[float], wanted: Wanted, sign: str = "") -> str:
+    """Mean and interval; where seeds are still to come, of how many it is."""
+    there = "" if len(values) == len(wanted.seeds) else f" ({len(values)} of {len(wanted.seeds)} seeds)"
+    return spread(values, sign) + there if values else ""
 
 
 def _line(title: str, reported: Sequence[float | None], measured: Sequence[str], sign: str = "") -> str:
