@@ -233,7 +233,7 @@ def pretraining_task(config: PretrainConfig, host: Host) -> Task:
     masking = config.masking.build()
     even = torch.arange(rows * columns).unsqueeze(0) / (rows * columns)
     # Whether it fits the grid only a mask tells, and in the first step there is a folder for the run already.
-    masking(even, host.grid, affinity=torch.zeros(1, rows * columns, rows * columns) if masking.needs_affinity else None)
+    masking(even, grid=host.grid, affinity=torch.zeros(1, rows * columns, rows * columns) if masking.needs_affinity else None)
 
     images_a_step = settings.batch_size // config.masking.masks_per_tree
     sampler = distributed.shared_out(len(source), images_a_step, settings.seed, settings.micro_batches)
