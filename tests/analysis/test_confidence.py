@@ -21,4 +21,4 @@ def test_an_interval_is_that_of_scipy() -> None:
 def test_one_value_has_no_interval_and_many_have_a_normal_one() -> None:
     assert half_width([3.0]) is None and spread([3.0]) == "3.0"
     many = [0.0, 1.0] * 50
-    assert half_width(many) == pytest.approx(1.96 * stats.sem(many), rel=1e-3)
+    assert half_width(many) == pytest.approx(stats.t.ppf(0.975, len(many) - 1) * stats.sem(many), rel=5e-3)

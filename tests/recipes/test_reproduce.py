@@ -16,6 +16,7 @@ import pytest
 
 from evomask.cli import main
 from evomask.recipes import reproduce as reproduction
+from evomask.recipes import table_log
 from evomask.recipes.reproduce import Interrupted, Wanted, dry_run, reproduce
 from evomask.recipes.tables import TABLES, Table
 
@@ -142,6 +143,12 @@ def test_the_table_has_the_papers_figure_beside_the_measured_one(rerun: Any, wan
     assert len(done) == 18 and {row["code"] for row in done} == {0}
 
 
+def test_a_step_that_was_left_out_is_no_part_of_a_curve(tmp_path: Path) -> None:
+    rows = [{"step": step, "loss": loss} for step, loss in enumerate((0.9, None, 0.7, 0.5, 0.3, 0.1))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert table_log._curve(tmp_path) == "0.9 0.7 0.5 0.3 0.1"
+
+
 def test_what_fails_is_named_and_everything_else_is_done(rerun: Any, wanted: Wanted, tmp_path: Path) -> None:
     tell(tmp_path, **{f"runs/{NAMES[0]}-1": "fails", f"{NAMES[1]}-2-finetune": "fails"})
     with pytest.raises(
@@ -169,20 +176,21 @@ def test_when_time_is_up_all_is_saved_and_the_same_command_goes_on(rerun: Any, w
     assert "12 of 12" in (wanted.out / "two-micro.md").read_text()
 
 
-def test_a_signal_is_passed_on(rerun: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_passed_on(rerun: Any, tmp_path: Path, number: signal.Signals) -> None:
     tell(tmp_path, **{f"runs/{NAMES[0]}-0": "waits"})
 
     def interrupt() -> None:
         while not (tmp_path / "waits").exists():
             time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
     with pytest.raises(Interrupted, match="the same command goes on") as stopped:
         rerun()
     interrupting.join()
-    assert stopped.value.signum == signal.SIGINT
+    assert stopped.value.signum == number
     assert rerun.asked == [f"pretrain {NAMES[0]}-0"]
 
 

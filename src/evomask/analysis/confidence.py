@@ -15,7 +15,8 @@ def half_width(values: Sequence[float]) -> float | None:
     """
     if len(values) < 2:
         return None
-    t = STUDENT_T[len(values) - 2] if len(values) - 2 < len(STUDENT_T) else 1.96
+    freedom = len(values) - 1
+    t = STUDENT_T[freedom - 1] if freedom <= len(STUDENT_T) else 1.96 + 2.4 / freedom  # to 0.5%
     return t * statistics.stdev(values) / math.sqrt(len(values))
 
 

@@ -93,7 +93,7 @@ class Runner:
         """All of them; returns the number of the signal that ended it before, SIGTERM where time was up."""
         (self.out / "logs").mkdir(parents=True, exist_ok=True)
         received: list[int] = []
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last where the terminal is closed
         previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         gpus = torch.cuda.device_count()
