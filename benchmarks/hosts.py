@@ -45,10 +45,10 @@ def main() -> None:
         for masks in arguments.masks:
             run = arguments.out / f"{recipe}-{masks}"
             data = ["--data.root", str(arguments.images / "train"), "--masking.strategy", masks]
-            finish(run, "report.html", "pretrain", recipe, *data, *arguments.pretrain, *more)
-            finish(arguments.out / f"{recipe}-{masks}-knn", "result.json", *judge, str(run), *images)
+            finish(run, "pretrain", recipe, *data, *arguments.pretrain, *more)
+            finish(arguments.out / f"{recipe}-{masks}-knn", *judge, str(run), *images)
         start = f"untrained:{arguments.out / f'{recipe}-{arguments.masks[0]}'}"
-        finish(arguments.out / f"{recipe}-{UNTRAINED}-knn", "result.json", *judge, start, *images)
+        finish(arguments.out / f"{recipe}-{UNTRAINED}-knn", *judge, start, *images)
     print(table(arguments.out, arguments.recipes, arguments.masks))
 
 

@@ -67,7 +67,7 @@ def pretrain(arguments: argparse.Namespace, masks: str, seed: int) -> None:
     """Run it, or go on with it."""
     options = ["--data.root", str(arguments.images / "train"), "--masking.strategy", masks, "--train.seed", str(seed)]
     run = run_folder(arguments, masks, seed)
-    finish(run, "report.html", "pretrain", arguments.recipe, *options, *arguments.pretrain)
+    finish(run, "pretrain", arguments.recipe, *options, *arguments.pretrain)
 
 
 def evaluate(arguments: argparse.Namespace, masks: str, seed: int, encoder: str) -> None:
@@ -77,19 +77,18 @@ def evaluate(arguments: argparse.Namespace, masks: str, seed: int, encoder: str)
         seeded = [] if task == "knn" else ["--loop.seed", str(seed)]
         folder = result_folder(arguments, masks, seed, column)
         how = ("--encoder", encoder, *images, *options, *seeded, *arguments.evaluate)
-        finish(folder, "result.json", "evaluate", task, *how)
+        finish(folder, "evaluate", task, *how)
 
 
-def finish(folder: Path, last: str, *command: str) -> None:
+def finish(folder: Path, *command: str) -> None:
     """Run a command, or go on where it was broken off, or leave alone what is finished.
 
     Args:
         folder: that it makes.
-        last: the file in it that is written last.
         command: of evomask, but for --out.
     """
     try:
-        left = Command(arguments=command, folder=folder, last=last).next_arguments()
+        left = Command(arguments=command, folder=folder).next_arguments()
     except ValueError as error:
         raise SystemExit(str(error)) from error
     if left:

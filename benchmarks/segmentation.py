@@ -51,7 +51,7 @@ def segment(arguments: argparse.Namespace, masks: str, seed: int, encoder: str) 
         options += [f"--{split}-masks", str(arguments.camvid / "annotations" / split)]
     options += ["--crop", "64", "64", "--sides", "96", "128", "--stride", "43", "43"]
     how = ("--encoder", encoder, *options, *arguments.evaluate)
-    finish(arguments.out / f"{masks}-{seed}", "result.json", "evaluate", "segmentation_small", *how)
+    finish(arguments.out / f"{masks}-{seed}", "evaluate", "segmentation_small", *how)
 
 
 def table(arguments: argparse.Namespace) -> str:

@@ -107,6 +107,8 @@ def made() -> list[str]:
         ("show stages --encoder nowhere", ["nowhere is no run folder"]),
         ("show masks x.png", ["name an --encoder"]),
         ("show masks --encoder a --encoder b x.png", ["masks is of one --encoder", "distance, difficulty, gradients"]),
+        (f"show difficulty{9 * ' --encoder a'} x.png", ["one picture compares at most 8 --encoder, not 9"]),
+        ("show masks --encoder untrained:demo --out nowhere/x.png y.png", ["there is no folder nowhere"]),
         ("show health --encoder nowhere", ["nowhere is no run folder"]),
         ("show gradients --encoder nowhere", ["nowhere: no gradients were noted", "--gradients True"]),
         ("report", ["name a run"]),

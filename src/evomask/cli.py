@@ -224,7 +224,9 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def _print_result(folder: Path) -> None:
-    path = folder / "result.json"
+    from evomask.tasks.result import RESULT
+
+    path = folder / RESULT
     if is_first_process():
         print(json.dumps(json.loads(path.read_text())["metrics"]))
         print(path)
@@ -253,8 +255,8 @@ def bench(arguments: list[str]) -> None:
         config: Annotated[config_type, tyro.conf.arg(name="")]  # type: ignore[valid-type]
 
     options = parse(BenchOptions, arguments[1:], f"evomask bench {name}", description=summary(run_benchmark.__doc__))
-    if options.json is not None and options.json.exists():
-        raise ValueError(f"{options.json} exists: choose another --json")
+    if options.json is not None:
+        _check_free(options.json, "--json")
     comparisons = run_benchmark(options.config)
     for comparison in comparisons:
         Console().print(comparison.table())
@@ -300,8 +302,7 @@ def show(arguments: list[str]) -> None:
         raise ValueError(f"--out must end in one of {' '.join(PICTURE_FORMATS)}, not {out.name!r}")
     if options.dpi < 10:
         raise ValueError(f"--dpi must be at least 10, not {options.dpi}")
-    if out.exists():
-        raise ValueError(f"{out} exists: choose another --out")
+    _check_free(out, "--out")
     figure = draw_picture(kind, options.encoder, options.images)
     save(figure, out, options.dpi)
     print(out)
@@ -347,7 +348,7 @@ class ReproduceOptions:
         jobs: encoders at a time; with several GPUs they take turns.
         minutes: stop after so many, with everything saved; the same command goes on.
         dry_run: take one step of everything at its own size, on a few embedded scenes, and keep nothing.
-        json: a file to write the figures to.
+        json: a file to write the figures to, too; one that an earlier call has written is brought up to date.
         pretrain: further options of every `evomask pretrain`, in one word: --pretrain="--data.workers 8"
         evaluate: further options of every `evomask evaluate`, in one word.
         launcher: what starts evomask, in one word: --launcher="torchrun --nproc-per-node 8 -m evomask.cli"
@@ -376,8 +377,6 @@ def reproduce(arguments: list[str]) -> None:
     options = parse(ReproduceOptions, arguments[1:], f"evomask reproduce {name}")
     from evomask.recipes.reproduce import Wanted, dry_run, reproduce
 
-    if options.json is not None and options.json.exists():
-        raise ValueError(f"{options.json} exists: choose another --json")
     wanted = Wanted(
         table=name,
         scale=options.scale,
@@ -404,6 +403,14 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 def _overview() -> str:
     lines = [f"  evomask {name:17}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: evomask COMMAND [OPTIONS]   (`evomask COMMAND --help` lists the options)", "", *lines])
+
+
+def _check_free(file: Path, option: str) -> None:
+    """Before any work: a file that a command writes at its end must have a place, and never overwrites another."""
+    if file.exists():
+        raise ValueError(f"{file} exists: choose another {option}")
+    if not file.parent.is_dir():
+        raise ValueError(f"there is no folder {file.parent}: make it, or choose another {option}")
 
 
 def _print(result: object) -> None:

@@ -67,6 +67,8 @@ def test_overhead_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert record["versions"]["torch"] == version("torch")
     assert main([*command, "--json", str(tmp_path / "rows.json")]) == 2
     assert "rows.json exists: choose another --json" in capsys.readouterr().err
+    assert main([*command, "--json", str(tmp_path / "nowhere" / "rows.json")]) == 2
+    assert "nowhere: make it, or choose another --json" in capsys.readouterr().err
 
 
 def test_operations_are_those_of_forward_and_backward() -> None:

@@ -31,7 +31,7 @@ def leave_behind(arguments: tuple[str, ...]) -> None:
             {"epoch": epoch, "loss": 1.0 - 0.25 * epoch} | {k: v + 3 * epoch for k, v in more.items()} for epoch in (0, 0, 2)
         ]
         (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (out / "report.html").write_text("")
+        (out / "result.json").write_text("{}")
     else:
         accuracy = 20.0 if any(word.startswith("untrained:") for word in arguments) else 32.25
         (out / "result.json").write_text(json.dumps({"metrics": {"top1": accuracy}}))
@@ -61,7 +61,7 @@ def test_every_command_is_done_once_and_the_table_is_theirs(hosts, tmp_path, mon
 
     hosts.main()
     assert len(commands) == 10, "what is finished is left alone"
-    (tmp_path / "a-random" / "report.html").unlink()
+    (tmp_path / "a-random" / "result.json").unlink()
     monkeypatch.setattr(sys.modules["pretraining"], "run_evomask", lambda *arguments: commands.append(arguments))
     hosts.main()
     assert commands[10:] == [("resume", str(tmp_path / "a-random"))], "what was broken off goes on"

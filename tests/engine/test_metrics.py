@@ -43,6 +43,10 @@ def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
 
     row = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
     assert row == {"step": 0, "loss": None, "grad_norm": None, "lr": 1.0}
+    assert read_metrics(tmp_path) == [{"step": 0, "lr": 1.0}]
+    before = (tmp_path / "metrics.jsonl").read_text()
+    write(tmp_path, range(0), first_step=1)
+    assert (tmp_path / "metrics.jsonl").read_text() == before, "a run that goes on keeps them"
 
 
 def test_rows_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:

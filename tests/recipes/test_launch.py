@@ -123,6 +123,7 @@ def test_a_finished_run_holds_everything(whole: Path) -> None:
         "snapshots",
         "export",
         "report.html",
+        "result.json",
     }
     assert read_run(whole, PretrainConfig) == CONFIG
     assert [row["step"] for row in read_metrics(whole)] == list(range(STEPS))
@@ -131,6 +132,9 @@ def test_a_finished_run_holds_everything(whole: Path) -> None:
         *("images.safetensors", "epoch_0000.safetensors", "epoch_0001.safetensors", "epoch_0002.safetensors"),
         "epoch_0003.safetensors",
     }
+    metrics = json.loads((whole / "result.json").read_text())["metrics"]
+    last = [row["loss"] for row in read_metrics(whole) if row["epoch"] == CONFIG.train.epochs - 1]
+    assert metrics == {"loss": pytest.approx(sum(last) / len(last)), "epochs": CONFIG.train.epochs, "steps": STEPS}
     page = (whole / "report.html").read_text()
     assert "<html" in page
     assert list(whole.rglob("*.unfinished")) == []

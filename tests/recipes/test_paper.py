@@ -16,7 +16,7 @@ TABLES = {
     "III": [f"vit_small_mae_{masks}_300" for masks in ("large_block", "deep", "grid_like", "shallow")],
     "IV": [f"vit_small_mae_{masks}_300" for masks in ("shallow", "deep", "evolved")],
     "V": [f"vit_small_mae_evolved_{epochs}" for epochs in (100, 200, 400, 800, 1600, 2400)],
-    "VI": [f"vit_base_mae_evolved_{epochs}" for epochs in (200, 300)],
+    "VI": [f"vit_base_mae_{run}" for run in ("random_300", "evolved_200", "evolved_300")],
     "VIII": [
         *(f"vit_small_beit_{masks}_200" for masks in ("block", "evolved")),
         *(f"vit_small_simmim_{masks}_200" for masks in ("cells", "evolved")),

@@ -28,6 +28,8 @@ arguments = sys.argv[1:]
 told = json.loads(Path(os.environ["TOLD"]).read_text())
 with open(os.environ["ASKED"], "a") as file:
     file.write(shlex.join(arguments) + "\\n")
+with open(os.environ["ASKED"] + "-on", "a") as file:
+    file.write(os.environ.get("CUDA_VISIBLE_DEVICES", "as it is") + "\\n")
 resumes = arguments[0] == "resume"
 folder = Path(arguments[-1])
 folder.mkdir(parents=True, exist_ok=resumes)
@@ -44,7 +46,6 @@ if kind == "waits" and not resumes:
     Path(os.environ["ASKED"]).with_name("waits").touch()
     time.sleep(60)
 if folder.parent.name == "runs":
-    (folder / "report.html").touch()
     (folder / "result.json").touch()
 else:
     seed = folder.name.split("-")[1]
@@ -102,6 +103,62 @@ def test_pretrainings_come_before_evaluations_and_nothing_is_done_twice(rerun: A
     (wanted.out / f"results/{NAMES[0]}-1-finetune/result.json").unlink()
     assert rerun() == [f"resume {NAMES[0]}-1-finetune"], "what was broken off goes on"
     assert rerun(wanted={"seeds": (0, 3)}, jobs=3) != [] and len(rerun.asked) == 6, "a further seed"
+
+
+def test_a_page_about_an_unfinished_run_does_not_make_it_finished(rerun: Any, wanted: Wanted, tmp_path: Path) -> None:
+    tell(tmp_path, **{f"runs/{NAMES[0]}-0": "fails"})
+    with pytest.raises(ValueError, match="there is something wrong"):
+        rerun(wanted={"seeds": (0,)})
+    (wanted.out / f"runs/{NAMES[0]}-0/report.html").touch()  # `evomask report` has written it
+    tell(tmp_path)
+    assert rerun(wanted={"seeds": (0,)})[0] == f"resume {NAMES[0]}-0"
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "expected"),
+    [
+        (None, 2, {"0", "1"}),
+        ("5,GPU-7", 2, {"5", "GPU-7"}),
+        ("5,GPU-7", 1, {"5,GPU-7"}),
+        (None, 1, {"as it is"}),
+    ],
+)
+def test_each_of_several_jobs_has_a_gpu_of_its_own(
+    visible: str | None, jobs: int, expected: set[str], wanted: Wanted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    evomask = tmp_path / "bin" / "evomask"
+    evomask.mkdir(parents=True)
+    (evomask / "__init__.py").touch()
+    (evomask / "cli.py").write_text(EVOMASK)  # in the place of the real one, as nothing else starts it
+    monkeypatch.setenv("PYTHONPATH", str(evomask.parent))
+    reproduce(wanted, jobs=jobs)
+    told = (tmp_path / "asked-on").read_text().splitlines()
+    assert len(told) == 18 and set(told) == expected
+
+
+def test_what_starts_evomask_on_several_gpus_sees_them_all(rerun: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    rerun(jobs=2)
+    assert set((tmp_path / "asked-on").read_text().splitlines()) == {"as it is"}
+
+
+def test_the_same_command_brings_its_json_up_to_date_and_overwrites_nothing_else(rerun: Any, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.json"
+    rerun(json_file=rows, wanted={"evaluations": ("finetune",)})
+    rerun(json_file=rows)
+    assert all(row["measured"] is not None for row in json.loads(rows.read_text()))
+    for other in ('{"images": []}', '[{"row": 1}]', "# notes"):
+        rows.write_text(other)
+        with pytest.raises(ValueError, match="exists, and is no table of figures: choose another --json"):
+            rerun(json_file=rows)
+        assert rows.read_text() == other
+    with pytest.raises(ValueError, match=r"there is no folder .*nowhere: make it, or choose another --json"):
+        rerun(json_file=tmp_path / "nowhere" / "rows.json")
 
 
 def test_some_evaluations_are_run_first_and_the_table_keeps_the_others(rerun: Any, wanted: Wanted) -> None:
@@ -231,7 +288,7 @@ def test_one_row_really_takes_a_step(wanted: Wanted, monkeypatch: pytest.MonkeyP
         (["table1", "--scale", "tiny"], "tiny"),
         (["table1", "--data", "/nowhere"], "/nowhere is no folder: --data names that of the data sets, see docs/reproduce.md"),
         (["table1", "--jobs", "0"], "--jobs 0 and 3 --seeds: there has to be at least one of each"),
-        (["table1", "--json", "{taken}"], "exists: choose another --json"),
+        (["table1", "--data", ".", "--json", "{taken}"], "taken exists, and is no table of figures: choose another --json"),
         (["table1", "--seed", "3"], "did you mean --seeds"),
     ],
 )

@@ -13,6 +13,7 @@ from evomask.recipes import evaluation, launch
 from evomask.recipes.paper import PAPER, PaperRun
 from evomask.recipes.scales import SCALES
 from evomask.recipes.table_plan import Wanted, chains_of, plan
+from evomask.recipes.table_text import as_markdown
 from evomask.recipes.tables import TABLES
 
 
@@ -82,8 +83,8 @@ def test_every_cell_is_a_command_that_can_be_given(scale: str, parsed: dict[str,
     for command in commands.values():
         assert main(list(command.whole)) == 0, (command.text, capsys.readouterr().err)
     configs = [config for config in parsed.values() if isinstance(config, PretrainConfig)]
-    # Of one size of encoder, a ViT-B's two pretrainings are those of a ViT-S.
-    assert len(configs) >= len(PAPER) - (2 if scale != "paper" else 0) and {config.train.seed for config in configs} == {3}
+    # Of one size of encoder, a ViT-B's three pretrainings are those of a ViT-S.
+    assert len(configs) >= len(PAPER) - (3 if scale != "paper" else 0) and {config.train.seed for config in configs} == {3}
     epochs = {name.rpartition("/")[2]: config.train.epochs for name, config in parsed.items() if "/runs/" in name}
     assert epochs["vit_small_mae_random_800-3"] == {"paper": 800, "mini": 200, "micro": 24}[scale]
     masking = parsed["out/runs/vit_small_mae_large_block_300-3"].masking
@@ -94,6 +95,18 @@ def test_every_cell_is_a_command_that_can_be_given(scale: str, parsed: dict[str,
     assert tapped.attention_blocks == (1 if scale == "micro" else 3)
     task, spec, config = parsed["out/results/vit_small_mae_evolved_400-3-segmentation"]
     assert (task, spec, config.loop.seed) == ("segmentation", "out/runs/vit_small_mae_evolved_400-3", 3)
+
+
+def test_published_encoders_are_shown_images_of_one_size_and_have_folders_that_a_shell_can_name() -> None:
+    cells = [cell for cell in plan(wanted("table7", "paper")) if cell.row.title == "DINO v2"]
+    assert {cell.evaluation.arguments[3] for cell in cells} == {"timm:vit_base_patch14_reg4_dinov2.lvd142m?image_size=224"}
+    name = "timm-vit_base_patch14_reg4_dinov2.lvd142m-image_size-224-0-vqa"
+    assert name in {cell.evaluation.folder.name for cell in cells}
+
+
+def test_table_six_compares_pretrainings_of_as_many_epochs() -> None:
+    epochs = {row.title: row.encoder.epochs for row in TABLES["table6"].rows if isinstance(row.encoder, PaperRun)}
+    assert epochs == {"MAE": 300, "evolved, 200 epochs": 200, "evolved, 300 epochs": 300}
 
 
 def test_random_weights_are_those_that_a_pretraining_of_the_same_seed_starts_from() -> None:
@@ -111,4 +124,7 @@ def test_published_weights_are_stood_in_for_or_left_out_at_a_small_scale() -> No
     assert len({cell.column.title for cell in plan(wanted("table10", "mini"))}) == 2, "products are neither medium nor hard"
     evolved = {cell.needed[-1].folder.name for cell in plan(wanted("table7", "mini")) if cell.row.title == "evolved"}
     assert evolved == {"vit_small_mae_evolved_300-0", "vit_small_mae_evolved_300-1"}, "the pretraining of Table IV"
+    text = as_markdown(wanted("table7", "mini"), plan(wanted("table7", "mini")))
+    assert "At this scale MAE is vit_small_mae_random_300, evolved is vit_small_mae_evolved_300." in text
+    assert "Not at this scale: DeiT, CLIP, DINO, DINO v2." in text
     assert {cell.row.title for cell in plan(wanted("table7", "paper"))} == {"DeiT", "CLIP", "DINO", "DINO v2", "MAE", "evolved"}

@@ -52,6 +52,8 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--images", "photos"], "give both --images and --masks"),
         (["--images", "photos", "--masks", "masks"], "there is no folder photos"),
         (["--count", "0"], "--count must be at least 1"),
+        (["--blocks", "0"], "--blocks must be at least 1"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
     ],
 )
 def test_mistakes_are_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -262,6 +262,8 @@ def test_objects_of_scenes_from_the_command_line(task: str, learnt, tmp_path: Pa
         "24",
         "--balanced",
         "False",
+        "--prompt",
+        "{image} {} {answer}:",
     ]
     assert main([*common, *loop, "--out", str(out)]) == 0
     metrics = json.loads((out / "result.json").read_text())["metrics"]

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -18,7 +19,7 @@ class MetricsLog:
 
     def __init__(self, run: Path, first_step: int, name: str = METRICS):
         self._path = run / name
-        kept = [row for row in read_metrics(run, name) if row["step"] < first_step]
+        kept = [row for row in _rows(self._path) if row["step"] < first_step]
         write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self._path.open("a", buffering=1)  # a line at a time: a killed run loses none
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
@@ -39,8 +40,12 @@ class MetricsLog:
 
 
 def read_metrics(run: Path, name: str = METRICS) -> list[dict[str, float]]:
-    """The rows of such a file in the order of steps; a last line that a kill cut short is left out."""
-    path = run / name
+    """The rows of such a file in the order of steps, without what was not finite, as the loss of a step that was left out."""
+    return [{name: value for name, value in row.items() if value is not None} for row in _rows(run / name)]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """All that was written; a last line that a kill cut short is left out."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

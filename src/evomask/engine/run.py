@@ -165,7 +165,7 @@ def _git_revision() -> str | None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that it is either whole or as it was."""
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")  # two processes may write the same file
     unfinished.write_text(text)
     unfinished.replace(path)
 

@@ -6,18 +6,22 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from pathlib import Path
+from queue import SimpleQueue
 
 import torch
 
 from evomask.engine.run import record_of
+from evomask.tasks.result import RESULT
 
 logger = logging.getLogger("evomask")
 
@@ -32,12 +36,10 @@ class Command:
     Attributes:
         arguments: but for --out.
         folder: that it makes.
-        last: the file in it that is written last.
     """
 
     arguments: tuple[str, ...]
     folder: Path
-    last: str
 
     @property
     def whole(self) -> tuple[str, ...]:
@@ -50,9 +52,14 @@ class Command:
         return shlex.join(["evomask", *self.whole])
 
     @property
+    def result(self) -> Path:
+        """The file that it writes last."""
+        return self.folder / RESULT
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to be done."""
-        return (self.folder / self.last).exists()
+        return self.result.exists()
 
     def next_arguments(self) -> tuple[str, ...]:
         """What is left to be run: the whole command, one that goes on where it was broken off, or nothing.
@@ -74,14 +81,14 @@ class Runner:
 
     Attributes:
         out: the folder.
-        launcher: what starts evomask.
         jobs: chains at a time.
+        launcher: what starts evomask. None: this Python; where there are several GPUs and jobs, each chain then has one GPU.
         failures: what went wrong, a line each.
     """
 
     out: Path
-    launcher: Sequence[str]
-    jobs: int
+    jobs: int = 1
+    launcher: Sequence[str] = ()
     failures: list[str] = field(default_factory=list)
 
     def __post_init__(self):
@@ -96,13 +103,12 @@ class Runner:
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last where the terminal is closed
         previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        gpus = torch.cuda.device_count()
+        places: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+        for place in self._places():
+            places.put(place)
         try:
             with ThreadPoolExecutor(self.jobs) as pool:
-                futures = [
-                    pool.submit(self._run_chain, chain, number % gpus if gpus > 1 else None)
-                    for number, chain in enumerate(chains)
-                ]
+                futures = [pool.submit(self._run_chain, chain, places) for chain in chains]
                 while not all(future.done() for future in futures):
                     time.sleep(0.1)
                     if deadline is not None and time.monotonic() > deadline:
@@ -123,7 +129,23 @@ class Runner:
                 with suppress(ProcessLookupError):  # it has just ended by itself
                     os.killpg(process.pid, signal.SIGTERM)
 
-    def _run_chain(self, chain: Sequence[Command], gpu: int | None) -> None:
+    def _places(self) -> list[Mapping[str, str]]:
+        """Where as many chains can run as do at a time, as variables of the environment."""
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # numbers or names, as the user has chosen them
+        count = torch.cuda.device_count()
+        gpus = visible.split(",")[:count] if visible is not None else [str(number) for number in range(count)]
+        if self.launcher or self.jobs == 1 or count < 2:
+            return [{}] * self.jobs
+        return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in islice(cycle(gpus), self.jobs)]
+
+    def _run_chain(self, chain: Sequence[Command], places: SimpleQueue[Mapping[str, str]]) -> None:
+        place = places.get()  # there are as many as there are threads
+        try:
+            self._run_in_order(chain, place)
+        finally:
+            places.put(place)
+
+    def _run_in_order(self, chain: Sequence[Command], place: Mapping[str, str]) -> None:
         missing: list[str] = []
         for command in chain:
             if any(folder in word for folder in missing for word in command.arguments):
@@ -131,10 +153,10 @@ class Runner:
             with self._lock:
                 shared = self._shared.setdefault(command.folder, threading.Lock())
             with shared:  # a tokenizer is wanted by several
-                if not self._run(command, gpu):
+                if not self._run(command, place):
                     missing.append(str(command.folder))
 
-    def _run(self, command: Command, gpu: int | None) -> bool:
+    def _run(self, command: Command, place: Mapping[str, str]) -> bool:
         """Whether it has come to its end, now or before."""
         try:
             arguments = command.next_arguments()
@@ -144,14 +166,14 @@ class Runner:
         if not arguments:
             return True
         log = self.out / "logs" / f"{command.folder.name}.txt"
-        environment = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)})
         started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         with log.open("ab") as said:
             with self._lock:
                 if self._stop.is_set():
                     return False
+                evomask = self.launcher or (sys.executable, "-m", "evomask.cli")
                 process = subprocess.Popen(
-                    [*self.launcher, *arguments], stdout=said, stderr=said, start_new_session=True, env=environment
+                    [*evomask, *arguments], stdout=said, stderr=said, start_new_session=True, env=os.environ | place
                 )
                 self._live.add(process)
             code = process.wait()

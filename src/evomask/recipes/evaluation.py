@@ -27,7 +27,7 @@ from evomask.recipes.launch import find_recipe, free_folder, taken_folders, untr
 from evomask.tasks import TASKS
 from evomask.tasks.classification import BINS, PREDICTIONS, Predictions
 from evomask.tasks.finetune import FinetuneConfig
-from evomask.tasks.result import make_result_folder, write_result
+from evomask.tasks.result import RESULT, make_result_folder, write_result
 from evomask.tasks.retrieval_result import SHOWN, load_shown
 from evomask.tasks.segmentation_metrics import ClassScores, Segmentations
 
@@ -108,7 +108,7 @@ def _finish(task: str, spec: str, encoder: Encoder, config: Any, out: Path, resu
         if distributed.rank() == 0:
             if tuned is not None:
                 _export(encoder, tuned, out, config)
-            write_result(out / "result.json", task, metrics, {"encoder": spec, "task": config})
+            write_result(out / RESULT, task, metrics, {"encoder": spec, "task": config})
             if task in PICTURES:
                 PICTURES[task](out)
     return out

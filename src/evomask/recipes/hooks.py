@@ -1,10 +1,11 @@
-"""What happens along a pretraining run: measurements, pictures of a few images at a dozen stages; at the end exports and the
-report.
+"""What happens along a pretraining run: measurements, pictures of a few images at a dozen stages; at the end exports, the
+report and the result.
 """
 
 import sys
 from functools import cached_property, partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -13,12 +14,14 @@ from evomask.analysis.snapshot import save_images, save_snapshot, take_snapshot
 from evomask.data.sampler import sample_seed
 from evomask.data.spread import spread_images
 from evomask.engine.loop import Hook, Moment
+from evomask.engine.metrics import read_metrics
 from evomask.engine.pretrain import PretrainConfig, normalise
 from evomask.figures.report import write_report
 from evomask.models.encoders import EXPORT, Encoder
 from evomask.models.export import export_timm, export_transformers
 from evomask.models.host import Host
 from evomask.recipes.monitor import Monitor
+from evomask.tasks.result import RESULT, write_result
 
 SNAPSHOT_IMAGES = 6
 SNAPSHOT_STAGES = 12
@@ -40,6 +43,15 @@ def _finish(config: PretrainConfig, run: Path, host: Host, moment: Moment) -> No
         except ValueError as error:  # a ViT that the library has no words for
             print(f"evomask: no export to {library}: {error}", file=sys.stderr)
     write_report(run)
+    # Last of all: who waits for a run, such as `evomask reproduce`, knows by it that nothing is left to be done.
+    metrics = {"loss": _last_loss(run), "epochs": config.train.epochs, "steps": moment.step}
+    write_result(run / RESULT, "pretrain", metrics, {"pretrain": config})
+
+
+def _last_loss(run: Path) -> float | None:
+    """Mean over the logged steps of the last epoch that has any; None: not one of them had a finite loss."""
+    losses = [(row["epoch"], row["loss"]) for row in read_metrics(run) if "loss" in row]
+    return fmean(loss for epoch, loss in losses if epoch == losses[-1][0]) if losses else None
 
 
 def export(host: Host, config: PretrainConfig, library: str, folder: Path) -> None:

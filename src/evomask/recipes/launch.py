@@ -30,7 +30,7 @@ def pretrain(recipe: str | PretrainConfig, out: str | Path | None = None, **over
         overrides: leaves of the configuration, with two underscores for the dot: `data__root="photos", train__epochs=10`.
 
     Returns:
-        The run's folder: weights under `export/`, curves and masks in `report.html`.
+        The run's folder: weights under `export/`, curves and masks in `report.html`, and when it is done `result.json`.
 
     Raises:
         ValueError: an unknown recipe or leaf, data that cannot be used, a folder that exists.

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from evomask.recipes.commands import Command, Runner
 from evomask.recipes.paper import PaperRun
 from evomask.recipes.scales import CAMVID, CAMVID_FILE, SCALES
 from evomask.recipes.table_plan import Wanted, chains_of, plan
-from evomask.recipes.table_text import as_rows, write_table
+from evomask.recipes.table_text import as_rows, is_table, write_table
 from evomask.recipes.tables import TABLES
 
 logger = logging.getLogger("evomask")
@@ -33,20 +32,23 @@ def reproduce(
         json_file: to write the rows of the csv to, too.
 
     Raises:
-        ValueError: a command failed, or a folder was made by another one; what else there is has been done.
+        ValueError: a command failed, or a folder was made by another one; what else there is has been done. `json_file` has no
+            folder, or is another file.
         Interrupted: a signal came, or time was up; the same command goes on.
     """
     if min(jobs, len(wanted.seeds)) < 1:
         raise ValueError(f"--jobs {jobs} and {len(wanted.seeds)} --seeds: there has to be at least one of each")
     if not wanted.data.is_dir():
         raise ValueError(f"{wanted.data} is no folder: --data names that of the data sets, see docs/reproduce.md")
+    if json_file is not None:
+        _check_place(json_file)
     wanted.out.mkdir(parents=True, exist_ok=True)
     write_atomically(wanted.out / CAMVID_FILE, "\n".join(CAMVID) + "\n")
     cells = plan(wanted)
     chains = chains_of([cell for cell in cells if wanted.runs(cell.column)])
     left = {command.folder: command.next_arguments() for chain in chains for command in chain}  # before anything is run
     logger.info("%d of %d commands are left to be run", sum(map(bool, left.values())), len(left))
-    runner = Runner(wanted.out, launcher or (sys.executable, "-m", "evomask.cli"), jobs)
+    runner = Runner(wanted.out, jobs, launcher)
     stopped_by = runner.run(chains, minutes)
     path = write_table(wanted, cells)
     if json_file is not None:
@@ -58,6 +60,14 @@ def reproduce(
     if failed:
         raise ValueError(f"{failed}{path} has what there is, and the same command tries again")
     return path
+
+
+def _check_place(json_file: Path) -> None:
+    """The same command goes on, so it overwrites what it has written before, and nothing else."""
+    if not json_file.parent.is_dir():
+        raise ValueError(f"there is no folder {json_file.parent}: make it, or choose another --json")
+    if json_file.exists() and not is_table(json_file):
+        raise ValueError(f"{json_file} exists, and is no table of figures: choose another --json")
 
 
 class Interrupted(Exception):
@@ -86,7 +96,7 @@ def dry_run(wanted: Wanted, jobs: int = 1, launcher: Sequence[str] = ()) -> int:
     with tempfile.TemporaryDirectory(prefix="evomask-") as folder:
         out = Path(folder)
         chains = _dry_chains(replace(wanted, out=out))
-        runner = Runner(out, launcher or (sys.executable, "-m", "evomask.cli"), jobs)
+        runner = Runner(out, jobs, launcher)
         stopped_by = runner.run(chains, None)
         if stopped_by is not None:
             raise Interrupted(stopped_by, "nothing is left of the dry run")
@@ -138,7 +148,7 @@ def _dry_chains(wanted: Wanted) -> list[list[Command]]:
             options = ("--host.tokenizer", str(tokenizer.folder)) if tokenizer is not None else ()
             folder = wanted.out / "runs" / f"{encoder.name}-{row.attention_blocks}"
             arguments = ("pretrain", *scale.pretraining(encoder, row.attention_blocks), *options, *_DRY_PRETRAINING)
-            chain.append(Command(arguments=(*arguments, *wanted.pretrain), folder=folder, last="report.html"))
+            chain.append(Command(arguments=(*arguments, *wanted.pretrain), folder=folder))
             spec = str(folder)
         for column in scale.columns(table):
             if (base, column.evaluation) in evaluated or not wanted.runs(column):
@@ -148,7 +158,7 @@ def _dry_chains(wanted: Wanted) -> list[list[Command]]:
             dry = _DRY_EVALUATIONS[_dry_kind(column.evaluation)]
             arguments = ("evaluate", options[0], "--encoder", spec, *options[1:], *dry, *wanted.evaluate)
             folder = wanted.out / "results" / f"{base}-{column.evaluation}"
-            chain.append(Command(arguments=arguments, folder=folder, last="result.json"))
+            chain.append(Command(arguments=arguments, folder=folder))
         chains.append(chain)
     return chains
 
@@ -161,6 +171,4 @@ def _dry_tokenizer(out: Path, patches: int) -> Command:
     side = 8 * round(patches**0.5)
     options = ("--image-size", str(side), str(side), "--model.width", "8", "--least-perplexity", "1", "--measured", "2")
     steps = ("--train.epochs", "1", "--train.batch-size", "2", "--optim.warmup-epochs", "0")
-    return Command(
-        arguments=("train-tokenizer", *options, *_DRY_DATA, *steps), folder=out / "runs" / "tokenizer", last="result.json"
-    )
+    return Command(arguments=("train-tokenizer", *options, *_DRY_DATA, *steps), folder=out / "runs" / "tokenizer")

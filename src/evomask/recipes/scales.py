@@ -248,8 +248,8 @@ _SMALL_EVALUATIONS = {
 
 _STAND_INS = {PUBLISHED["MAE"]: PAPER["vit_small_mae_random_300"]} | {
     # There is one size of encoder at a small scale, so what is pretrained for Tables I to V serves VI to X, too.
-    f"vit_base_mae_evolved_{epochs}": PAPER[f"vit_small_mae_evolved_{epochs}"]
-    for epochs in (200, 300)
+    f"vit_base_mae_{run}": PAPER[f"vit_small_mae_{run}"]
+    for run in ("random_300", "evolved_200", "evolved_300")
 }
 
 _MINI = Scale(

@@ -26,6 +26,7 @@ from evomask.figures.gradient_by_depth import gradients_by_depth
 from evomask.figures.mask_difficulty import mask_difficulty
 from evomask.figures.masks import mask_stages
 from evomask.figures.matches import matched_patches
+from evomask.figures.style import LINES
 from evomask.figures.tokens import token_reconstructions
 from evomask.figures.tree_health import tree_health_curves
 from evomask.recipes.evaluation import encoder_of
@@ -72,6 +73,8 @@ def draw_picture(name: str, encoders: Sequence[str], paths: Sequence[Path]) -> F
     if len(encoders) > 1 and not picture.several:
         several = ", ".join(name for name, each in PICTURES.items() if each.several)
         raise ValueError(f"{name} is of one --encoder; several are compared by {several}")
+    if len(encoders) > len(LINES):
+        raise ValueError(f"one picture compares at most {len(LINES)} --encoder, not {len(encoders)}")
     if paths and not picture.of_images:
         raise ValueError(f"{name} takes no image files: it shows the run alone")
     if picture.of_images and not paths:

@@ -1,6 +1,7 @@
 """What it takes to rerun a table of the paper: its cells, each with the commands that it needs."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ class Cell:
 
     def measured(self) -> float | None:
         """The figure; None where it is not there yet."""
-        path = self.evaluation.folder / self.evaluation.last
+        path = self.evaluation.result
         return json.loads(path.read_text())["metrics"].get(self.metric) if path.exists() else None
 
 
@@ -98,7 +99,7 @@ class _Planner:
             for column in self._scale.columns(self._table):
                 evaluation = self._scale.evaluations[column.evaluation]
                 data = [word.format(data=self._wanted.data, out=self._wanted.out) for word in evaluation.data]
-                name = needed[-1].folder.name if isinstance(encoder, PaperRun) else f"{encoder.replace(':', '-')}-{seed}"
+                name = needed[-1].folder.name if isinstance(encoder, PaperRun) else f"{re.sub('[:?=]', '-', encoder)}-{seed}"
                 yield Cell(
                     row=row,
                     column=column,
@@ -110,7 +111,6 @@ class _Planner:
                             *("--loop.seed", str(seed), *self._wanted.evaluate),
                         ),
                         folder=self._wanted.out / "results" / f"{name}-{column.evaluation}",
-                        last="result.json",
                     ),
                     metric=evaluation.metrics.get(column.metric, column.metric),
                     reported=row.reported[self._table.columns.index(column)],
@@ -146,7 +146,6 @@ class _Planner:
                 *("--data.root", str(wanted.data / scale.images), "--train.seed", str(seed), *wanted.pretrain),
             ),
             folder=wanted.out / "runs" / f"{run.name}{tapped}-{seed}",
-            last="report.html",
         )
         return (*before, command)
 
@@ -154,7 +153,6 @@ class _Planner:
         return Command(
             arguments=("train-tokenizer", *options, "--data.root", str(self._wanted.data / self._scale.images)),
             folder=self._wanted.out / "runs" / "tokenizer",
-            last="result.json",
         )
 
 

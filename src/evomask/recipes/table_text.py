@@ -2,15 +2,20 @@
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from evomask.analysis.confidence import spread
 from evomask.engine.run import write_atomically
 from evomask.recipes import table_log
+from evomask.recipes.paper import PaperRun
 from evomask.recipes.scales import SCALES
 from evomask.recipes.table_plan import Cell, Wanted
 from evomask.recipes.tables import TABLES, Column, Row
+
+COLUMNS: tuple[str, ...] = ("row", "column", "paper", "seed", "measured", "commands")
+"""Of the csv and the json."""
 
 
 def write_table(wanted: Wanted, cells: Sequence[Cell]) -> Path:
@@ -23,25 +28,29 @@ def write_table(wanted: Wanted, cells: Sequence[Cell]) -> Path:
 
 def as_rows(cells: Sequence[Cell]) -> list[dict[str, str | int | float | None]]:
     """A row a cell and seed, for csv and json."""
-    return [
-        {
-            "row": cell.row.title,
-            "column": cell.column.title,
-            "paper": cell.reported,
-            "seed": cell.seed,
-            "measured": cell.measured(),
-            "commands": " && ".join(command.text for command in (*cell.needed, cell.evaluation)),
-        }
-        for cell in cells
-    ]
+    rows = []
+    for cell in cells:
+        commands = " && ".join(command.text for command in (*cell.needed, cell.evaluation))
+        values = (cell.row.title, cell.column.title, cell.reported, cell.seed, cell.measured(), commands)
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return rows
+
+
+def is_table(json_file: Path) -> bool:
+    """Whether a file holds `as_rows` of some table."""
+    try:
+        rows = json.loads(json_file.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(rows, list) and all(isinstance(row, dict) and set(row) == set(COLUMNS) for row in rows)
 
 
 def as_csv(cells: Sequence[Cell]) -> str:
     """See `as_rows`."""
-    rows, file = as_rows(cells), io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(as_rows(cells))
     return file.getvalue()
 
 
@@ -79,6 +88,10 @@ def as_markdown(wanted: Wanted, cells: Sequence[Cell]) -> str:
         "",
         f"At this scale: {scale.about}. " + " ".join(f"{name}: {scale.evaluations[name].about}." for name in evaluations),
     ]
+    here = {title: encoder for title, row in rows.items() if isinstance(encoder := scale.encoder(row), PaperRun)}
+    stand_ins = [f"{title} is {encoder.name}" for title, encoder in here.items() if encoder != rows[title].encoder]
+    if stand_ins:
+        lines += ["", f"At this scale {', '.join(stand_ins)}."]
     absent = [row.title for row in table.rows if row.title not in rows]
     if absent:
         lines += ["", f"Not at this scale: {', '.join(absent)}."]

@@ -24,7 +24,7 @@ from evomask.models.discrete_vae import DiscreteVAE
 from evomask.models.tokenizer import Tokenizer, code_usage
 from evomask.models.tokenizers import EXPORT, save_tokenizer
 from evomask.recipes.launch import free_folder, taken_folders
-from evomask.tasks.result import write_result
+from evomask.tasks.result import RESULT, write_result
 
 KIND = "tokenizer"
 SHOWN = 16
@@ -151,7 +151,7 @@ class _Measurements:
 
     def _finish(self, images: Tensor, restored: Tensor, measured: dict[str, float]) -> None:
         save_tokenizer(self._model, self._run / EXPORT)
-        write_result(self._run / "result.json", "train-tokenizer", measured, {"tokenizer": self._config})
+        write_result(self._run / RESULT, "train-tokenizer", measured, {"tokenizer": self._config})
         height, width = self._config.image_size
         grid = (height // self._model.stride, width // self._model.stride)
         chosen = torch.linspace(0, len(images) - 1, min(SHOWN, len(images))).long()

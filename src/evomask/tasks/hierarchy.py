@@ -53,8 +53,9 @@ class HierarchyConfig:
             raise ValueError(f"--affinity must be one of {', '.join(AFFINITIES)}, not {self.affinity!r}")
         if (self.images is None) != (self.masks is None):
             raise ValueError("give both --images and --masks, or neither for the embedded scenes")
-        if self.count < 1:
-            raise ValueError(f"--count must be at least 1, not {self.count}")
+        for name in ("count", "blocks", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
 
     def source(self, encoder: Encoder) -> MaskSource:
         """Images with masks."""

@@ -1,10 +1,13 @@
-"""What every evaluation leaves behind: result.json."""
+"""What pretraining, a tokenizer's training and every evaluation leave behind when they are done: result.json."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from evomask.engine.run import provenance, to_dict, write_atomically
+
+RESULT = "result.json"
+"""In the folder that a command makes, what it writes last: where it is there, nothing is left to be done."""
 
 
 def make_result_folder(folder: Path) -> None:
@@ -13,7 +16,7 @@ def make_result_folder(folder: Path) -> None:
     Raises:
         ValueError: there is a result in it already.
     """
-    if (folder / "result.json").exists():
+    if (folder / RESULT).exists():
         raise ValueError(f"{folder} holds a result already: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -170,7 +170,7 @@ def answer_questions(
     settings = config.loop
     asked, val = questions[0], questions[1].some(config.val_limit)
     device = distributed.pick_device(settings.device)
-    prompts = [config.prompt.format(text) for text in asked.texts]
+    prompts = [config.prompt.replace("{}", text) for text in asked.texts]
     name = config.language_model
     if name == "small":
         name = str(small_language_model(asked, prompts, config.small, settings, out))
@@ -286,7 +286,7 @@ class VisualLanguageModel:
         said: list[str] = []
         with torch.no_grad(), distributed.agreed(), closing(ProgressBar(title, len(own))) as bar:
             for images, indices in in_order(dataset, batch_size, config.workers):
-                prompts = [config.prompt.format(questions.texts[index]) for index in indices.tolist()]
+                prompts = [config.prompt.replace("{}", questions.texts[int(index)]) for index in indices]
                 with torch.autocast(self._language.device.type, torch.bfloat16, enabled=half):
                     said += self._language.answer(
                         self._tokenizer(self.look(images)),
