@@ -22,6 +22,7 @@ from evomask.engine.samples import task_over
 from evomask.masking import STRATEGIES, Mask, MaskingStrategy, NonFiniteAffinity
 from evomask.masking.evolved import Truncation
 from evomask.masking.hierarchy import Linkage
+from evomask.models.encoders import Encoder
 from evomask.models.host import Host
 from evomask.models.hosts import HostConfig
 from evomask.models.normalisation import per_channel
@@ -209,6 +210,11 @@ def build_host(config: PretrainConfig) -> Host:
         host = config.host.build()
     host.mean, host.std = config.data.mean, config.data.std
     return host
+
+
+def encoder_of_host(host: Host, config: PretrainConfig, name: str) -> Encoder:
+    """The encoder of a run, whose host it shares its weights with; that is put into evaluation mode."""
+    return Encoder.of(host.encoder, config.data.mean, config.data.std, name, getattr(config.host, "cell", None))
 
 
 def pretraining_task(config: PretrainConfig, host: Host) -> Task:

@@ -12,14 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from evomask.data.scenes import Scenes
-from evomask.engine.pretrain import PretrainConfig, build_host
+from evomask.engine.pretrain import PretrainConfig, build_host, encoder_of_host
 from evomask.engine.run import read_run, record_of
 from evomask.figures.explorer import Explorer, Model
 from evomask.figures.style import to_rgb
 from evomask.models.host import Host
 from evomask.models.weight_files import MANIFEST, read_shards
 from evomask.recipes.evaluation import encoder_of
-from evomask.recipes.launch import encoder_of_host, find_recipe, load_host
+from evomask.recipes.launch import find_recipe, load_host
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 logger = logging.getLogger("evomask")

@@ -15,9 +15,9 @@ from evomask.data.sampler import sample_seed
 from evomask.data.spread import spread_images
 from evomask.engine.loop import Hook, Moment
 from evomask.engine.metrics import read_metrics
-from evomask.engine.pretrain import PretrainConfig, normalise
+from evomask.engine.pretrain import PretrainConfig, encoder_of_host, normalise
 from evomask.figures.report import write_report
-from evomask.models.encoders import EXPORT, Encoder
+from evomask.models.encoders import EXPORT
 from evomask.models.export import export_timm, export_transformers
 from evomask.models.host import Host
 from evomask.recipes.monitor import Monitor
@@ -63,7 +63,7 @@ def export(host: Host, config: PretrainConfig, library: str, folder: Path) -> No
     if library not in EXPORTS:
         raise ValueError(f"--to must be one of {', '.join(EXPORTS)}, not {library!r}")
     if library == "timm":
-        export_timm(Encoder.of(host.encoder, config.data.mean, config.data.std, str(folder)), folder)
+        export_timm(encoder_of_host(host, config, str(folder)), folder)
     else:
         export_transformers(host, folder, config.data.mean, config.data.std, mask_ratio=config.masking.ratio)
 

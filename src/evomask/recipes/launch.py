@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from evomask.engine import distributed, parallel
 from evomask.engine.checkpoint import load_checkpoint
 from evomask.engine.loop import FirstProcessHooks, Hook, Task, share_out, train
-from evomask.engine.pretrain import PretrainConfig, build_host, pretraining_task
+from evomask.engine.pretrain import PretrainConfig, build_host, encoder_of_host, pretraining_task
 from evomask.engine.run import begun_by_this_job, check_all_see, create_run, read_run
 from evomask.models.encoders import Encoder
 from evomask.models.host import Host
@@ -106,11 +106,6 @@ def load_host(run: Path) -> tuple[Host, PretrainConfig]:
 def untrained_encoder(config: PretrainConfig) -> Encoder:
     """The encoder of a recipe with the weights that its training starts from."""
     return encoder_of_host(build_host(config).eval(), config, f"untrained:{config.recipe}")
-
-
-def encoder_of_host(host: Host, config: PretrainConfig, name: str) -> Encoder:
-    """The encoder of a run, whose host it shares its weights with."""
-    return Encoder.of(host.encoder, config.data.mean, config.data.std, name, getattr(config.host, "cell", None))
 
 
 def taken_folders(wanted: Path) -> list[Path]:

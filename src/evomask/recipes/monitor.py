@@ -17,8 +17,7 @@ from evomask.data.scenes import Scenes
 from evomask.data.spread import spread_images
 from evomask.engine.loop import Moment
 from evomask.engine.metrics import MONITOR, MetricsLog
-from evomask.engine.pretrain import PretrainConfig, normalise
-from evomask.models.encoders import Encoder
+from evomask.engine.pretrain import PretrainConfig, encoder_of_host, normalise
 from evomask.models.host import Host
 from evomask.tasks.knn import leave_one_out_accuracy
 
@@ -67,12 +66,11 @@ class Monitor:
     @torch.no_grad()
     def _look(self, images: Tensor) -> tuple[Tensor, float]:
         """(n, D) features, the mean over patches, on the CPU; and the mean attention distance."""
-        mean, std = self._config.data.mean, self._config.data.std
-        encoder = Encoder.of(self._host.encoder, mean, std, "the encoder in training")
+        encoder = encoder_of_host(self._host, self._config, "the encoder in training")
         device = next(self._host.parameters()).device
         features, distances = [], []
         for part in images.split(BATCH_SIZE):
-            normalised = normalise(part.to(device), mean, std)
+            normalised = normalise(part.to(device), encoder.mean, encoder.std)
             features.append(encoder.features(normalised).float().cpu())
             affinity = self._host.affinity(self._host.embed(normalised))
             distances.append(mean_attention_distance(affinity, self._host.grid).cpu())
