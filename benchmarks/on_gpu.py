@@ -34,6 +34,7 @@ LARGE = ("--batch-size", "256", "--turns", "7")
 MEASUREMENTS: dict[str, list[str]] = {
     "kernel-tests": [sys.executable, "-m", "pytest", "-q", "-rs", "tests/masking/kernels", "-p", "no:cacheprovider"],
     "hierarchy": bench("hierarchy"),
+    "costs": [*EVOMASK, "reproduce", "costs", "--scale", "paper", "--device", "cuda", "--turns", "7", "--out", "{out}"],
     "overhead-small-compiled": bench("overhead", *LARGE, "--compile", "True"),
     "overhead-small": bench("overhead", *LARGE),
     "step-small": bench("step", *LARGE, "--compile", "True"),

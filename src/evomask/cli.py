@@ -368,12 +368,37 @@ class ReproduceOptions:
     launcher: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CostsOptions:
+    """Measure what evolved masks take of a pretraining step, as Section V-E reports it: minutes, and no data is needed.
+
+    Attributes:
+        scale: images a step: paper 256 (one large GPU), mini 64, micro 16 (a CPU). The model is ViT-S at each of them.
+        out: the folder of the table. None: reproduced/SCALE
+        turns: over which medians are taken.
+        device: "auto", "cpu", "cuda".
+        json: a file to write the figures to, too; one that an earlier call has written is brought up to date.
+    """
+
+    scale: Literal["paper", "mini", "micro"] = "mini"
+    out: Path | None = None
+    turns: int = 5
+    device: str = "auto"
+    json: Path | None = None
+
+
 def reproduce(arguments: list[str]) -> None:
-    """TABLE [--scale paper|mini|micro]: the paper's tables and what it leaves open, rerun."""
+    """TABLE [--scale paper|mini|micro]: the paper's tables, its costs and what it leaves open, rerun."""
+    from evomask.recipes.costs import COSTS, TITLE, reproduce_costs
     from evomask.recipes.tables import TABLES
 
-    titles: dict[str, str | None] = {name: table.title for name, table in TABLES.items()}
+    titles: dict[str, str | None] = {**{name: table.title for name, table in TABLES.items()}, COSTS: TITLE}
     name = choose_first(arguments, titles, "table", "evomask reproduce")
+    if name == COSTS:
+        costs = parse(CostsOptions, arguments[1:], f"evomask reproduce {COSTS}")
+        folder = costs.out or Path("reproduced") / costs.scale
+        print(reproduce_costs(costs.scale, folder, costs.turns, costs.device, costs.json))
+        return
     options = parse(ReproduceOptions, arguments[1:], f"evomask reproduce {name}")
     from evomask.recipes.reproduce import Wanted, dry_run, reproduce
 

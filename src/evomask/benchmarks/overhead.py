@@ -1,6 +1,6 @@
 """What evolved masks cost: a training step with them against one with random masks, and the parts of the difference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -64,7 +64,7 @@ class ModelConfig:
     def title(self, device: torch.device) -> str:
         """What is compared."""
         precision = "bfloat16" if use_bfloat16(self.precision, device) else "float32"
-        return f"{self.vit}, {self.batch_size} images, {precision}, ms"
+        return f"{self.vit}, {self.batch_size} images, {precision}"
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """As in training."""
@@ -112,6 +112,9 @@ OPTIONS = {
 }
 """The cheaper scans that are measured."""
 
+WITH_EVOLVED = ("evolved masks", "random masks", "attention alone", "tree, cut and selection")
+"""The candidates of `compare_with_evolved`."""
+
 AGREEMENT_IMAGES = 128
 
 
@@ -122,6 +125,25 @@ def compare_masks(config: OverheadConfig) -> list[Comparison]:
     """
     device = distributed.pick_device(config.device)
     agreement = None if config.encoder is None else agreement_with_exact_trees(config, device)
+    title, candidates = _candidates(config, device)
+    table = compare(title, candidates, device, config.turns)
+    if agreement is None:
+        return [table]
+    rows = [replace(row, agreement=agreement.get(row.name)) for row in table.rows]
+    stranger = agreement["another image"]
+    title = f"{table.title}; ARI of trees with {config.encoder} (with another image's trees: {stranger:.2f})"
+    return [Comparison(title, rows)]
+
+
+def compare_with_evolved(config: OverheadConfig) -> Comparison:
+    """Ratios to the step with evolved masks: of the one with random masks, and of what evolved masks consist of."""
+    device = distributed.pick_device(config.device)
+    title, candidates = _candidates(config, device)
+    return compare(title, {name: candidates[name] for name in WITH_EVOLVED}, device, config.turns)
+
+
+def _candidates(config: OverheadConfig, device: torch.device) -> tuple[str, Mapping[str, Callable[[], object]]]:
+    """A title, and the work by name."""
     torch.manual_seed(0)
     host, data = config.host_config().build().to(device).train(), DataConfig()
     optimizer = build_adamw(host, OptimConfig())
@@ -155,14 +177,7 @@ def compare_masks(config: OverheadConfig) -> list[Comparison]:
     floor = operations(attention) / operations(candidates["random masks"])
     if config.compile:  # not before the operations are counted
         host.compile()
-    title = f"{config.title(device)}; attention is {floor:.1%} of the step's operations"
-    table = compare(title, candidates, device, config.turns)
-    if agreement is None:
-        return [table]
-    rows = [replace(row, agreement=agreement.get(row.name)) for row in table.rows]
-    stranger = agreement["another image"]
-    title = f"{table.title}; ARI of trees with {config.encoder} (with another image's trees: {stranger:.2f})"
-    return [Comparison(title, rows)]
+    return f"{config.title(device)}; attention is {floor:.1%} of the step's operations", candidates
 
 
 def operations(work: Callable[[], object]) -> int:

@@ -1,6 +1,5 @@
 """Rerunning a table of the paper: what is not done yet is run, and a table stands at the end."""
 
-import json
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from evomask.recipes.commands import Command, Runner
 from evomask.recipes.paper import PaperRun
 from evomask.recipes.scales import CAMVID, CAMVID_FILE, SCALES
 from evomask.recipes.table_plan import Wanted, chains_of, plan
-from evomask.recipes.table_text import as_rows, is_table, write_table
+from evomask.recipes.table_text import check_place, write_table
 from evomask.recipes.tables import TABLES
 
 logger = logging.getLogger("evomask")
@@ -41,7 +40,7 @@ def reproduce(
     if not wanted.data.is_dir():
         raise ValueError(f"{wanted.data} is no folder: --data names that of the data sets, see docs/reproduce.md")
     if json_file is not None:
-        _check_place(json_file)
+        check_place(json_file)
     wanted.out.mkdir(parents=True, exist_ok=True)
     write_atomically(wanted.out / CAMVID_FILE, "\n".join(CAMVID) + "\n")
     cells = plan(wanted)
@@ -50,9 +49,7 @@ def reproduce(
     logger.info("%d of %d commands are left to be run", sum(map(bool, left.values())), len(left))
     runner = Runner(wanted.out, jobs, launcher)
     stopped_by = runner.run(chains, minutes)
-    path = write_table(wanted, cells)
-    if json_file is not None:
-        write_atomically(json_file, json.dumps(as_rows(cells), indent=2) + "\n")
+    path = write_table(wanted, cells, json_file)
     more = f", and {len(runner.failures) - 1} more" if len(runner.failures) > 1 else ""
     failed = f"{runner.failures[0]}{more}; " if runner.failures else ""
     if stopped_by is not None:
@@ -60,14 +57,6 @@ def reproduce(
     if failed:
         raise ValueError(f"{failed}{path} has what there is, and the same command tries again")
     return path
-
-
-def _check_place(json_file: Path) -> None:
-    """The same command goes on, so it overwrites what it has written before, and nothing else."""
-    if not json_file.parent.is_dir():
-        raise ValueError(f"there is no folder {json_file.parent}: make it, or choose another --json")
-    if json_file.exists() and not is_table(json_file):
-        raise ValueError(f"{json_file} exists, and is no table of figures: choose another --json")
 
 
 class Interrupted(Exception):

@@ -15,43 +15,59 @@ from evomask.recipes.table_plan import Cell, Wanted
 from evomask.recipes.tables import TABLES, Column, Row
 
 COLUMNS: tuple[str, ...] = ("row", "column", "paper", "seed", "measured", "commands")
-"""Of the csv and the json."""
+"""Of the csv and the json: a row a figure of a seed."""
+
+Figure = dict[str, str | float | None]
+"""Its values by COLUMNS."""
 
 
-def write_table(wanted: Wanted, cells: Sequence[Cell]) -> Path:
-    """Write what is measured so far as OUT/TABLE-SCALE.md and .csv; returns the former."""
-    path = wanted.out / f"{wanted.table}-{wanted.scale}.md"
-    write_atomically(path, as_markdown(wanted, cells))
-    write_atomically(path.with_suffix(".csv"), as_csv(cells))
-    return path
-
-
-def as_rows(cells: Sequence[Cell]) -> list[dict[str, str | int | float | None]]:
-    """A row a cell and seed, for csv and json."""
+def write_table(wanted: Wanted, cells: Sequence[Cell], json_file: Path | None = None) -> Path:
+    """Write what is measured so far as OUT/TABLE-SCALE.md and .csv, and as json where wanted; returns the first."""
     rows = []
     for cell in cells:
         commands = " && ".join(command.text for command in (*cell.needed, cell.evaluation))
-        values = (cell.row.title, cell.column.title, cell.reported, cell.seed, cell.measured(), commands)
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
-    return rows
+        rows.append(row_of(cell.row.title, cell.column.title, cell.reported, cell.seed, cell.measured(), commands))
+    path = wanted.out / f"{wanted.table}-{wanted.scale}.md"
+    return write_figures(path, as_markdown(wanted, cells), rows, json_file)
 
 
-def is_table(json_file: Path) -> bool:
-    """Whether a file holds `as_rows` of some table."""
+def row_of(*values: str | float | None) -> Figure:
+    """A figure, by COLUMNS."""
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def write_figures(path: Path, text: str, figures: Sequence[Figure], json_file: Path | None) -> Path:
+    """Write the text to `path`, the figures to a csv beside it, and where wanted to a json; returns `path`."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(figures)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+    write_atomically(path.with_suffix(".csv"), file.getvalue())
+    if json_file is not None:
+        write_atomically(json_file, json.dumps(figures, indent=2) + "\n")
+    return path
+
+
+def check_place(json_file: Path) -> None:
+    """Before any work: the same command may be given again, so it overwrites figures, but nothing else.
+
+    Raises:
+        ValueError: the file's folder is not there, or it is there and holds something else.
+    """
+    if not json_file.parent.is_dir():
+        raise ValueError(f"there is no folder {json_file.parent}: make it, or choose another --json")
+    if json_file.exists() and not _holds_figures(json_file):
+        raise ValueError(f"{json_file} exists, and is no table of figures: choose another --json")
+
+
+def _holds_figures(json_file: Path) -> bool:
     try:
         rows = json.loads(json_file.read_text())
     except (OSError, ValueError):
         return False
     return isinstance(rows, list) and all(isinstance(row, dict) and set(row) == set(COLUMNS) for row in rows)
-
-
-def as_csv(cells: Sequence[Cell]) -> str:
-    """See `as_rows`."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(as_rows(cells))
-    return file.getvalue()
 
 
 def as_markdown(wanted: Wanted, cells: Sequence[Cell]) -> str:

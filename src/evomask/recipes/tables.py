@@ -1,8 +1,8 @@
 """The paper's tables: which encoders are compared, by what, and what the paper reports; and what the paper leaves open.
 
 A row is an encoder, a column an evaluation of it. Rows of Tables VI, VII, IX and X whose encoders are not published, or not as
-weights that timm has, are left out; so is Table X's DINO, which was pretrained on landmarks. Section V-E's costs are no table
-of encoders: `evomask bench overhead` measures them.
+weights that timm has, are left out; so is Table X's DINO, which was pretrained on landmarks. Section V-E's costs are in
+`costs.py`.
 """
 
 from dataclasses import dataclass, replace
