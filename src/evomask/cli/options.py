@@ -5,6 +5,7 @@ import difflib
 import io
 import re
 from itertools import groupby
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -93,3 +94,15 @@ def _message_in(box: str) -> str:
     similar = [hint.partition(": ")[2] for hint in hints if hint.startswith(("Perhaps you meant", "Arguments similar to"))]
     flags = re.findall(r"--[\w.-]+", " ".join(similar))
     return message + (f" (did you mean {' or '.join(flags)}?)" if flags else "")
+
+
+def check_free(file: Path, option: str) -> None:
+    """Before any work: a file that a command writes at its end must have a place, and never overwrites another.
+
+    Raises:
+        ValueError: it is there already, or its folder is not.
+    """
+    if file.exists():
+        raise ValueError(f"{file} exists: choose another {option}")
+    if not file.parent.is_dir():
+        raise ValueError(f"there is no folder {file.parent}: make it, or choose another {option}")
