@@ -156,9 +156,10 @@ def test_resuming_a_finished_run_gives_exports_and_report_again(tmp_path: Path) 
     config = replace(CONFIG, train=replace(CONFIG.train, epochs=1))
     run = pretrain(config, out=tmp_path / "run")
     before = timeless(run)
-    (run / "report.html").unlink()
+    for name in ("report.html", "result.json"):
+        (run / name).unlink()
     resume(run)
-    assert (run / "report.html").exists()
+    assert (run / "report.html").exists() and (run / "result.json").exists()
     assert timeless(run) == before
 
 

@@ -133,7 +133,7 @@ class Runner:
         """Where as many chains can run as do at a time, as variables of the environment."""
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # numbers or names, as the user has chosen them
         count = torch.cuda.device_count()
-        gpus = visible.split(",")[:count] if visible is not None else [str(number) for number in range(count)]
+        gpus = [str(number) for number in range(count)] if visible is None else visible.replace(" ", "").split(",")[:count]
         if self.launcher or self.jobs == 1 or count < 2:
             return [{}] * self.jobs
         return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in islice(cycle(gpus), self.jobs)]
