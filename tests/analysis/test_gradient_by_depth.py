@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import timm
 import torch
@@ -48,5 +50,7 @@ def test_means_over_the_steps_where_gradients_were_noted():
     rows = [{"step": 0, "gradient_block_1": 1.0, "gradient_block_2": 4.0}, {"step": 1}]
     rows += [{"step": 2, "gradient_block_1": 3.0, "gradient_block_2": 0.0}]
     assert mean_gradients(rows) == [2, 2]
+    rows = [{"step": 0, "gradient_block_2": 1.0, "gradient_block_3": 5.0}, {"step": 1, "gradient_block_2": 2.0}]
+    assert mean_gradients(rows) == pytest.approx([math.nan, 1.5, 5.0], nan_ok=True), "the first is frozen, one was not finite"
     with pytest.raises(ValueError, match="--gradients True"):
         mean_gradients([{"step": 0, "loss": 1.0}])

@@ -5,6 +5,7 @@ import math
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from evomask.engine.metrics import MetricsLog, read_metrics
@@ -56,6 +57,12 @@ def test_rows_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:
         *((0, 0), (1, 1), (2, 2), (3, 3)),
         *((4, 40), (5, 50), (6, 60), (7, 70)),
     ]
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"st\n{"step": 2}\n')
+    with pytest.raises(ValueError, match=r"line 2 of .*metrics.jsonl is damaged: delete it"):
+        read_metrics(tmp_path)
 
 
 def test_a_last_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:

@@ -167,6 +167,25 @@ def test_results_of_evaluate_are_found_where_it_leaves_them(run):
     assert "linear-probe" in text and "12.35" in text and "61.2%" in text
 
 
+def test_an_accuracy_that_is_not_there_costs_no_report(run):
+    (run / "results" / "knn.json").write_text(json.dumps({"task": "knn", "metrics": {"top1": None, "majority": None}}))
+    assert "pretrained" not in Page(write_report(run)).text
+
+
+def test_an_evaluation_that_trained_has_no_hidden_patches_and_a_cost(run):
+    record = json.loads((run / "config.json").read_text())
+    record["config"] = {"loop": {"epochs": 2, "batch_size": 50}}
+    (run / "config.json").write_text(json.dumps(record))
+    text = Page(write_report(run)).text
+    assert "Loss, as logged" in text and "hidden patches, as logged" not in text
+    assert "80 s without pauses" in text and "of 2, 40 steps" in text
+
+
+def test_steps_without_a_finite_loss_are_not_no_steps(run):
+    (run / "metrics.jsonl").write_text('{"step": 0, "epoch": 0, "loss": null}\n')
+    assert "No step has had a finite loss." in Page(write_report(run)).text
+
+
 def test_json_that_is_no_result_is_left_out_and_named(run, caplog):
     (run / "results" / "steps.json").write_text('{"rows": []}')
     (run / "results" / "cut.json").write_text('{"metrics": {"to')

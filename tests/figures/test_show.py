@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from evomask.figures.attention import middle_queries
 from evomask.figures.reconstruction import denormalise
 from evomask.figures.show import image_noise, show_attention, show_hierarchy, show_masks, show_reconstruction
 from evomask.masking import EvolvedMasking, RandomMasking, build_hierarchy, masking_depth
@@ -55,7 +56,11 @@ def test_attention_is_between_patches_without_class_token_and_registers(host, im
 
 
 def test_two_patches_are_asked_where_none_is_named(host, images, originals):
-    assert len(show_attention(attention_tap(host.encoder), images, originals).axes) == 2 * 2 * (2 + 3)
+    axes = np.array(show_attention(attention_tap(host.encoder), images, originals).axes).reshape(4, 2 + 3)
+    attention = attention_of(host.encoder, images)
+    for line, (image, (row, column)) in enumerate((image, query) for image in range(2) for query in middle_queries(GRID)):
+        seen = attention[image, 0, row * GRID[1] + column]
+        assert np.allclose(axes[line, 2].images[0].get_array().ravel(), seen)
 
 
 def test_reconstruction_stands_beside_its_mask(host, images, originals):

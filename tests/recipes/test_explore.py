@@ -54,7 +54,7 @@ def test_a_run_and_its_checkpoint_are_the_same_model_with_a_decoder(run: Path) -
     assert is_run(run) and not is_run(run / "export" / "timm")
 
 
-def test_a_row_an_encoder(run: Path, explorer: Explorer) -> None:
+def test_a_row_an_encoder(run: Path, explorer: Explorer, tmp_path: Path) -> None:
     from evomask.recipes.explore_page import draw, keep_picture, restore
 
     image = explorer.add(first_image())
@@ -67,8 +67,9 @@ def test_a_row_an_encoder(run: Path, explorer: Explorer) -> None:
     assert "What is restored" in title and restored.shape == parts[2].shape
     title, restored, *_ = restore(explorer, *controls(image, str(run / "export" / "timm")))
     assert "name a run" in title and restored is None
-    files, status = keep_picture(explorer, *controls(image, str(run)))
+    files, status = keep_picture(explorer, tmp_path, *controls(image, str(run)))
     assert [Path(path).suffix for path in files["value"]] == [".png", ".pdf"] and status == ""
+    assert {Path(path).parent for path in files["value"]} == {tmp_path}
 
 
 def test_mistakes_are_messages(explorer: Explorer, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_mistakes_are_messages(explorer: Explorer, tmp_path: Path) -> None:
     image = explorer.add(first_image())
     assert "no encoder &#x27;nowhere&#x27;" in draw(explorer, True, *controls(image, "nowhere"))[0]
     assert "name an encoder" in draw(explorer, True, *controls(image, " "))[0]
-    assert "name an encoder" in keep_picture(explorer, *controls(image, ""))[1]
+    assert "name an encoder" in keep_picture(explorer, tmp_path, *controls(image, ""))[1]
 
 
 def test_the_page_listens_where_it_is_told_to() -> None:

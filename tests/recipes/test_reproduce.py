@@ -46,7 +46,7 @@ if kind == "waits" and not resumes:
     Path(os.environ["ASKED"]).with_name("waits").touch()
     time.sleep(60)
 if folder.parent.name == "runs":
-    (folder / "result.json").touch()
+    (folder / "result.json").write_text(json.dumps({"metrics": {}}))
 else:
     seed = folder.name.split("-")[1]
     seed = int(seed) if seed.isdecimal() else 0
@@ -206,6 +206,25 @@ def test_a_step_that_was_left_out_is_no_part_of_a_curve(tmp_path: Path) -> None:
     assert table_log._curve(tmp_path) == "0.9 0.7 0.5 0.3 0.1"
 
 
+def test_of_what_was_left_out_nothing_is_asked(rerun: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beit = [row for row in TABLES["table8"].rows if row.title == "BEiT"]
+    monkeypatch.setitem(TABLES, "two", Table(title="one", columns=TABLES["table8"].columns, rows=tuple(beit)))
+    tell(tmp_path, tokenizer="fails")
+    with pytest.raises(ValueError, match=r"failed \(there is something wrong; [^;]*; .*two-micro.md") as raised:
+        rerun(wanted={"seeds": (0,)})
+    assert rerun.asked == ["train-tokenizer tokenizer"], "neither the pretraining nor what is asked of it"
+    assert "more" not in str(raised.value)
+
+
+def test_what_cannot_be_read_is_done_again(rerun: Any, wanted: Wanted) -> None:
+    rerun(wanted={"seeds": (0,)})
+    (wanted.out / f"results/{NAMES[0]}-0-finetune/result.json").write_text('{"metr')  # the disk was full
+    with (wanted.out / "commands.jsonl").open("a") as file:
+        file.write('{"comm\n')
+    assert rerun(wanted={"seeds": (0,)}) == [f"resume {NAMES[0]}-0-finetune"]
+    assert "4 of 4 figures are there" in (wanted.out / "two-micro.md").read_text()
+
+
 def test_what_fails_is_named_and_everything_else_is_done(rerun: Any, wanted: Wanted, tmp_path: Path) -> None:
     tell(tmp_path, **{f"runs/{NAMES[0]}-1": "fails", f"{NAMES[1]}-2-finetune": "fails"})
     with pytest.raises(
@@ -249,6 +268,22 @@ def test_a_signal_is_passed_on(rerun: Any, tmp_path: Path, number: signal.Signal
     interrupting.join()
     assert stopped.value.signum == number
     assert rerun.asked == [f"pretrain {NAMES[0]}-0"]
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing(rerun: Any, tmp_path: Path) -> None:
+    def hang_up() -> None:
+        while not (tmp_path / "asked").read_text():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    hanging_up = threading.Thread(target=hang_up)
+    hanging_up.start()
+    try:
+        assert len(rerun(wanted={"seeds": (0,)})) == 6
+    finally:
+        hanging_up.join()
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_folders_of_other_commands_are_left_alone(rerun: Any, wanted: Wanted) -> None:

@@ -1,7 +1,9 @@
 """How large the gradients are, block by block, while a model is fine-tuned (the paper's Fig. 11)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ def _note(sums: dict[int, Tensor], number: int, parameter: Tensor) -> None:
 
 
 def mean_gradients(rows: Sequence[Mapping[str, float]]) -> list[float]:
-    """The gradient of each block, the first first, mean over the logged steps of a training.
+    """The gradient of each block, the first first, mean over the logged steps of a training; NaN of a frozen one.
 
     Args:
         rows: of metrics.jsonl.
@@ -49,8 +51,11 @@ def mean_gradients(rows: Sequence[Mapping[str, float]]) -> list[float]:
     Raises:
         ValueError: the rows hold no gradients.
     """
-    found = [row for row in rows if f"{PREFIX}1" in row]
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith(PREFIX):
+                found.setdefault(int(name.removeprefix(PREFIX)), []).append(value)
     if not found:
         raise ValueError("no gradients were noted: `evomask evaluate finetune` does so with --gradients True")
-    blocks = sum(name.startswith(PREFIX) for name in found[0])
-    return [sum(row[f"{PREFIX}{block}"] for row in found) / len(found) for block in range(1, blocks + 1)]
+    return [fmean(found[block]) if block in found else math.nan for block in range(1, max(found) + 1)]

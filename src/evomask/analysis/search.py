@@ -82,7 +82,7 @@ def nearest(
             else:
                 distances, places = library.knn(part.numpy(), rows.numpy(), few, metric=library.METRIC_INNER_PRODUCT)
                 found_scores, found = torch.from_numpy(distances), torch.from_numpy(places)
-            # Sorted stably, so that of equals the one that comes first in the database stays first.
+            # Stable, so that of equals those of an earlier block stay first; within a block topk takes them as they come.
             candidates = torch.cat((best_scores, found_scores), dim=1)
             best_scores, order = candidates.sort(dim=1, descending=True, stable=True)
             best_scores, order = best_scores[:, :count], order[:, :count]

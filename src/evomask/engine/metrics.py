@@ -40,7 +40,11 @@ class MetricsLog:
 
 
 def read_metrics(run: Path, name: str = METRICS) -> list[dict[str, float]]:
-    """The rows of such a file in the order of steps, without what was not finite, as the loss of a step that was left out."""
+    """The rows of such a file in the order of steps, without what was not finite, as the loss of a step that was left out.
+
+    Raises:
+        ValueError: a line is damaged.
+    """
     return [{name: value for name, value in row.items() if value is not None} for row in _rows(run / name)]
 
 
@@ -48,4 +52,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     """All that was written; a last line that a kill cut short is left out."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines(keepends=True), start=1):
+        if line.endswith("\n"):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"line {number} of {path} is damaged: delete it, and what is left can be read") from error
+    return rows

@@ -78,7 +78,7 @@ def _tiles(run: RunFolder) -> str:
     if not len(loss):
         return ""
     mean, last = curves.running_mean(loss), run.metrics[-1]
-    epochs = run.settings.get("train.epochs", "?")
+    epochs = run.loop.get("epochs", "?")
     tiles = [
         ("loss", f"{mean[-1]:.3f}", f"from {loss[0]:.3f}"),
         ("epochs", f"{int(last['epoch']) + 1}", f"of {epochs}, {int(last['step']) + 1:,} steps"),
@@ -103,9 +103,9 @@ def results(run: RunFolder) -> str:
 
 def _knn_bars(found: Mapping[str, dict[str, Any]]) -> str:
     accuracy = {
-        label: found[name]["metrics"]["top1"]
+        label: top1
         for name, label in (("knn", "pretrained"), ("knn_untrained", "untrained"))
-        if name in found and "top1" in found[name]["metrics"]
+        if isinstance(top1 := found.get(name, {}).get("metrics", {}).get("top1"), int | float)
     }
     if not accuracy:
         return ""
@@ -115,7 +115,7 @@ def _knn_bars(found: Mapping[str, dict[str, Any]]) -> str:
         for label, value in accuracy.items()
     )
     note = "Accuracy of a k-nearest-neighbour vote in the features of the frozen encoder, on images it was not trained on."
-    if chance is not None:
+    if isinstance(chance, int | float):
         bars += f'<div class="chance" aria-hidden="true"><i style="left:{chance:.2f}%"></i></div>'
         note += f" The dashed line at {chance:.1f}% is what always naming the commonest class gives."
     return f'<div class="bars">{bars}</div><p class="note">{note}</p>'
@@ -134,9 +134,11 @@ def _results_table(found: Mapping[str, dict[str, Any]]) -> str:
 def training(run: RunFolder) -> str:
     """Loss and learning rate."""
     if not len(curves.series(run.metrics, "loss")[0]):
-        return section("training", "Training", missing("No step has been logged yet."))
+        reason = "No step has had a finite loss." if run.metrics else "No step has been logged yet."
+        return section("training", "Training", missing(reason))
     steps = [stage.step for stage in run.stages.snapshots] if run.stages else []
-    loss = "Loss on the hidden patches, as logged (light) and its running mean."
+    hidden = " on the hidden patches" if "masking.strategy" in run.settings else ""
+    loss = f"Loss{hidden}, as logged (light) and its running mean."
     loss += " Vertical lines: the stages shown below." if steps else ""
     drawn = [
         chart("loss", loss, curves.loss_curve(run.metrics, steps)),
@@ -216,7 +218,7 @@ def cost(run: RunFolder) -> str:
     if not run.seconds:
         return section("cost", title, missing("No step has been timed yet."))
     steps = int(run.metrics[-1]["step"]) + 1
-    images = steps * run.settings["train.batch_size"] // run.masks_per_image
+    images = steps * run.loop["batch_size"] // run.masks_per_image
     weights = sum(path.stat().st_size for path in (run.path / "checkpoints").rglob("*") if path.is_file())
     facts = {
         "Training": f"{duration(run.seconds)} without pauses",

@@ -39,6 +39,12 @@ class RunFolder:
         """The configuration, flat: {"train.epochs": 300, ...}."""
         return _flat(self.record.get("config", {}))
 
+    @property
+    def loop(self) -> dict[str, Any]:
+        """How long and how it was trained: of a pretraining `train`, of an evaluation `loop`."""
+        config = self.record["config"]
+        return config.get("train", config.get("loop", {}))
+
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl."""
@@ -76,7 +82,7 @@ class RunFolder:
     @property
     def seconds(self) -> float:
         """What the steps took together, 0 where that is not known."""
-        batch = self.settings.get("train.batch_size")
+        batch = self.loop.get("batch_size")
         step, speed = curves.series(self.metrics, "images_per_second")
         return float((np.diff(step, prepend=-1) * batch / speed).sum()) if batch and len(speed) else 0.0
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from itertools import cycle, islice
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import torch
 
@@ -52,14 +53,12 @@ class Command:
         return shlex.join(["evomask", *self.whole])
 
     @property
-    def result(self) -> Path:
-        """The file that it writes last."""
-        return self.folder / RESULT
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to be done."""
-        return self.result.exists()
+    def metrics(self) -> dict[str, Any] | None:
+        """What it has found; None where it is not finished, or what it has written cannot be read."""
+        try:
+            return json.loads((self.folder / RESULT).read_text())["metrics"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def next_arguments(self) -> tuple[str, ...]:
         """What is left to be run: the whole command, one that goes on where it was broken off, or nothing.
@@ -70,7 +69,7 @@ class Command:
         made_by = record_of(self.folder).get("command")
         if made_by is not None and made_by != self.text:
             raise ValueError(f"{self.folder} was made by another command, `{made_by}`: choose another --out, or delete it")
-        if self.finished:
+        if self.metrics is not None:
             return ()
         return self.whole if made_by is None else ("resume", str(self.folder))
 
@@ -100,7 +99,9 @@ class Runner:
         """All of them; returns the number of the signal that ended it before, SIGTERM where time was up."""
         (self.out / "logs").mkdir(parents=True, exist_ok=True)
         received: list[int] = []
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last where the terminal is closed
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # the terminal is closed, and there is no nohup
+            numbers.append(signal.SIGHUP)
         previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         places: SimpleQueue[Mapping[str, str]] = SimpleQueue()
@@ -149,7 +150,8 @@ class Runner:
         missing: list[str] = []
         for command in chain:
             if any(folder in word for folder in missing for word in command.arguments):
-                continue  # of what has failed nothing can be asked
+                missing.append(str(command.folder))  # of what has failed nothing can be asked
+                continue
             with self._lock:
                 shared = self._shared.setdefault(command.folder, threading.Lock())
             with shared:  # a tokenizer is wanted by several
@@ -183,7 +185,7 @@ class Runner:
         row = {"command": shlex.join(["evomask", *arguments]), "started": started, "seconds": seconds, "code": code}
         with self._lock, (self.out / COMMANDS).open("a") as rows:
             rows.write(json.dumps(row) + "\n")
-        if code == 0 and command.finished:
+        if code == 0 and command.metrics is not None:
             logger.info("done in %s s: %s", seconds, command.folder)
             return True
         if not self._stop.is_set():

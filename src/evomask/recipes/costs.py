@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from evomask.benchmarks.comparison import Row, circumstances
 from evomask.benchmarks.overhead import WITH_EVOLVED, OverheadConfig, compare_with_evolved
+from evomask.engine.distributed import pick_device
 from evomask.recipes.table_text import check_place, row_of, write_figures
 
 COSTS = "costs"
@@ -46,7 +49,7 @@ def reproduce_costs(scale: str, out: Path, turns: int = 5, device: str = "auto",
         " masks. Attention, and the tree with its cut and the choice of patches: each by itself. Memory, on a GPU: the most"
         " that either of the two needs beyond what was there before, of what a step does.",
         "",
-        f"Machine: {_machine()}.",
+        f"Machine: {_machine(pick_device(device))}.",
         "",
         f"Command: `{command}`",
         "",
@@ -82,8 +85,8 @@ def shares_of_a_step(rows: Mapping[str, Row]) -> dict[str, Share | None]:
     }
 
 
-def _machine() -> str:
+def _machine(device: torch.device) -> str:
     found = circumstances()
     versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("torch", "timm"))
-    gpu = f", {found['gpu']}" if found["gpu"] else ""
+    gpu = f", {found['gpu']}" if device.type == "cuda" else ""
     return f"{found['machine']}, {found['cores']} cores, {found['threads']} threads{gpu}, python {found['python']}, {versions}"

@@ -1,5 +1,7 @@
 """The explorer's page, of gradio: controls on the left, a row of pictures for each encoder on the right."""
 
+import atexit
+import shutil
 import socket
 import tempfile
 import threading
@@ -124,7 +126,7 @@ def build_page(explorer: Explorer, encoders: Sequence[str], image: str, second: 
                     encoders, encoders[0], "Encoder", "first", "A run, an export, weights, timm:NAME, untrained:RECIPE"
                 )
                 other = _choice(["", *encoders], second, "Compare with", "second", "Empty: nothing")
-                blocks = gr.Slider(1, 12, 6, step=1, label="Over so many blocks", elem_id="blocks")
+                blocks = gr.Slider(1, 24, 6, step=1, label="Over so many blocks, or all", elem_id="blocks")
                 affinity = gr.Radio(list(AFFINITIES), value="attention", label="Affinity", elem_id="affinity")
                 linkage = gr.Radio(["weighted", "average"], value="weighted", label="Linkage", elem_id="linkage")
                 seed = gr.Number(0, label="Random numbers", precision=0, minimum=0, elem_id="seed")
@@ -137,6 +139,8 @@ def build_page(explorer: Explorer, encoders: Sequence[str], image: str, second: 
                 status = gr.HTML("", elem_id="status")
                 panels = [_panel(number, shown=number == 1 or bool(second)) for number in (1, 2)]
 
+        kept_in = Path(tempfile.mkdtemp(prefix="evomask-"))
+        atexit.register(shutil.rmtree, kept_in, ignore_errors=True)
         controls = [shown, place, first, other, depth, ratio, seed, blocks, affinity, linkage]
         parts = [part for panel in panels for part in panel.parts]
         restored = [part for panel in panels for part in (panel.restored_title, panel.pictures["restored"])]
@@ -152,7 +156,7 @@ def build_page(explorer: Explorer, encoders: Sequence[str], image: str, second: 
         for number, panel in enumerate(panels):
             for picture in panel.pictures.values():
                 picture.select(_clicked(explorer, number), controls, place, show_progress="hidden")
-        keep.click(partial(keep_picture, explorer), controls, [kept, status], concurrency_id="draw")
+        keep.click(partial(keep_picture, explorer, kept_in), controls, [kept, status], concurrency_id="draw")
     return page
 
 
@@ -261,7 +265,7 @@ def restore(explorer: Explorer, *controls: Any) -> list[Any]:
     return restored + [gr.skip()] * (4 - len(restored))
 
 
-def keep_picture(explorer: Explorer, *controls: Any) -> tuple[Any, str]:
+def keep_picture(explorer: Explorer, kept_in: Path, *controls: Any) -> tuple[Any, str]:
     """All pictures on one sheet, as png and pdf, to download."""
     wanted, rows = Wanted(*controls), {}
     try:
@@ -278,8 +282,7 @@ def keep_picture(explorer: Explorer, *controls: Any) -> tuple[Any, str]:
     except (ValueError, OSError) as error:
         return gr.skip(), _status(str(error))
     figure = sheet(rows)
-    folder = Path(tempfile.mkdtemp(prefix="evomask-"))
-    paths = [folder / f"evomask.{ending}" for ending in ("png", "pdf")]
+    paths = [kept_in / f"evomask.{ending}" for ending in ("png", "pdf")]
     for path in paths:
         save(figure, path)
     return gr.update(value=[str(path) for path in paths], visible=True), ""

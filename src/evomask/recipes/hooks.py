@@ -1,5 +1,5 @@
 """What happens along a pretraining run: measurements, pictures of a few images at a dozen stages; at the end exports, the
-report and the result.
+result and the report.
 """
 
 import sys
@@ -42,10 +42,10 @@ def _finish(config: PretrainConfig, run: Path, host: Host, moment: Moment) -> No
             export(host, config, library, run / EXPORT / library)
         except ValueError as error:  # a ViT that the library has no words for
             print(f"evomask: no export to {library}: {error}", file=sys.stderr)
-    write_report(run)
-    # Last of all: who waits for a run, such as `evomask reproduce`, knows by it that nothing is left to be done.
+    # Who waits for a run, such as `evomask reproduce`, knows by its result that nothing is left to be computed.
     metrics = {"loss": _last_loss(run), "epochs": config.train.epochs, "steps": moment.step}
     write_result(run / RESULT, "pretrain", metrics, {"pretrain": config})
+    write_report(run)
 
 
 def _last_loss(run: Path) -> float | None:

@@ -29,6 +29,7 @@ from evomask.figures.matches import matched_patches
 from evomask.figures.style import LINES
 from evomask.figures.tokens import token_reconstructions
 from evomask.figures.tree_health import tree_health_curves
+from evomask.masking import EvolvedMasking
 from evomask.recipes.evaluation import encoder_of
 from evomask.recipes.launch import load_host
 from evomask.recipes.tokenizer import is_tokenizer_run, load_trained, restored_from_tokens
@@ -119,13 +120,20 @@ def draw_matches(encoders: Sequence[str], paths: Sequence[Path]) -> Figure:
 
 
 def draw_reconstruction(runs: Sequence[str], paths: Sequence[Path]) -> Figure:
-    """What the newest weights of a run restore of image files; of a tokenizer, what is left of them in their tokens."""
+    """What a run restores of image files behind masks of its ratio; of a tokenizer, what is left of them in their tokens."""
     if is_tokenizer_run(Path(runs[0])):
         return _draw_tokens(Path(runs[0]), paths)
     host, config = load_host(Path(runs[0]))
     images = read_images(paths, config.host.encoder.image_size, config.host.encoder.in_chans)
     mean, std = config.data.mean, config.data.std
-    return show.show_reconstruction(host, normalise(images, mean, std), images, mean, std)
+    masking = _evolved_as_in(config)
+    return show.show_reconstruction(host, normalise(images, mean, std), images, mean, std, masking=masking)
+
+
+def _evolved_as_in(config: PretrainConfig) -> EvolvedMasking:
+    """Masks of the ratio that the run has learnt with, and where its masks evolved, of its trees; of any depth."""
+    masking = config.masking
+    return EvolvedMasking(masking.ratio, masking.linkage, masking.affinity, truncation=masking.truncation)
 
 
 def _draw_tokens(run: Path, paths: Sequence[Path]) -> Figure:
@@ -150,14 +158,14 @@ def draw_distance(encoders: Sequence[str], paths: Sequence[Path]) -> Figure:
 
 
 def draw_difficulty(runs: Sequence[str], paths: Sequence[Path]) -> Figure:
-    """The loss of a run's model behind masks of every depth; several runs on one page."""
+    """The loss of a run's model behind masks of every depth and its own ratio; several runs on one page."""
     losses = {}
     for run in runs:
         host, config = load_host(Path(run))
         images = read_images(paths, config.host.encoder.image_size, config.host.encoder.in_chans)
         normalised = normalise(images, config.data.mean, config.data.std)
         noise = show.image_noise(len(images), host.grid, seed=0)
-        losses[run] = loss_by_depth(host, normalised, noise, DEPTHS, show.PAPER_MASKING)
+        losses[run] = loss_by_depth(host, normalised, noise, DEPTHS, _evolved_as_in(config))
     return mask_difficulty(losses, DEPTHS)
 
 

@@ -44,7 +44,10 @@ def _read(out: Path) -> dict[str, list[dict[str, Any]]]:
     path = out / COMMANDS
     found: dict[str, list[dict[str, Any]]] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
-        row = json.loads(line)
+        try:
+            row = json.loads(line)
+        except ValueError:  # a full disk or a power cut has left half of it
+            continue
         found.setdefault(shlex.split(row["command"])[-1], []).append(row)
     return found
 

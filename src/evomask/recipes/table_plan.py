@@ -1,6 +1,5 @@
 """What it takes to rerun a table of the paper: its cells, each with the commands that it needs."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -75,8 +74,7 @@ class Cell:
 
     def measured(self) -> float | None:
         """The figure; None where it is not there yet."""
-        path = self.evaluation.result
-        return json.loads(path.read_text())["metrics"].get(self.metric) if path.exists() else None
+        return (self.evaluation.metrics or {}).get(self.metric)
 
 
 def plan(wanted: Wanted) -> list[Cell]:

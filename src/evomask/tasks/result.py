@@ -7,7 +7,7 @@ from typing import Any
 from evomask.engine.run import provenance, to_dict, write_atomically
 
 RESULT = "result.json"
-"""In the folder that a command makes, what it writes last: where it is there, nothing is left to be done."""
+"""In the folder that a command makes: where it is there, nothing is left to be computed."""
 
 
 def make_result_folder(folder: Path) -> None:
