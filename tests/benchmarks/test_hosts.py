@@ -31,7 +31,7 @@ def leave_behind(arguments: tuple[str, ...]) -> None:
             {"epoch": epoch, "loss": 1.0 - 0.25 * epoch} | {k: v + 3 * epoch for k, v in more.items()} for epoch in (0, 0, 2)
         ]
         (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (out / "result.json").write_text("{}")
+        (out / "result.json").write_text(json.dumps({"metrics": {}}))
     else:
         accuracy = 20.0 if any(word.startswith("untrained:") for word in arguments) else 32.25
         (out / "result.json").write_text(json.dumps({"metrics": {"top1": accuracy}}))
