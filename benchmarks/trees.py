@@ -61,7 +61,7 @@ def main() -> None:
     rows: list[Row] = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     known = {key_of(row) for row in rows}
     for run in arguments.runs:
-        if not (run / "result.json").exists():  # written last
+        if not (run / "result.json").exists():
             print(f"{run} is not finished: left out")
             continue
         for name, labels in label_sets(arguments.labels).items():

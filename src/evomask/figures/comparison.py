@@ -69,7 +69,7 @@ def overview(runs: dict[str, RunFolder]) -> str:
     for (name, run), (colour, _) in zip(runs.items(), LINES, strict=False):
         _, loss = curves.series(run.metrics, "loss")
         last = run.metrics[-1] if run.metrics else None
-        epochs = f"{int(last['epoch']) + 1} of {run.settings.get('train.epochs', '?')}" if last else "none"
+        epochs = f"{int(last['epoch']) + 1} of {run.loop.get('epochs', '?')}" if last else "none"
         cells = [
             f'<i class="key" style="background:{colour}"></i>{escape(name)}',
             escape(str(run.settings.get("recipe", ""))),
@@ -200,7 +200,7 @@ def _positions(runs: list[RunFolder]) -> list[float]:
 
 def _epochs(run: RunFolder) -> int:
     assert run.stages is not None
-    return max(1, run.settings.get("train.epochs", run.stages.snapshots[-1].epoch))
+    return max(1, run.loop.get("epochs", run.stages.snapshots[-1].epoch))
 
 
 def _curves(rows: dict[str, list[dict[str, float]]], measured: dict[str, tuple[str, str]]) -> str:
