@@ -30,14 +30,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Computing threads that wait in a busy loop take the cores from the processes that load images: on two cores, a third of
     # the time. OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: list[str]) -> None:
     if arguments == ["--version"]:
         print(f"evomask {version('evomask')}")
-        return 0
-    if not arguments or arguments[0] in ("-h", "--help"):
+    elif not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
-        return 0 if arguments else 2
-    name, *rest = arguments
-    return exit_code(lambda: COMMANDS[choose(name, list(COMMANDS), "command")](rest))
+        raise SystemExit(0 if arguments else 2)
+    else:
+        name, *rest = arguments
+        COMMANDS[choose(name, list(COMMANDS), "command")](rest)
 
 
 def _overview() -> str:

@@ -1,6 +1,9 @@
-"""How a command ends: a mistake of the user in one line and exit code 2, a signal in 130 or 143; and which process says so."""
+"""How a command ends: a mistake of the user in one line and exit code 2, a signal in 130 or 143, a reader that has left, such
+as `head`, in 141; and which process says so.
+"""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -12,9 +15,15 @@ def exit_code(command: Callable[[], object]) -> int:
         Exception: it was no user's mistake; or any, with EVOMASK_TRACEBACK set.
     """
     try:
-        command()
+        try:
+            command()
+        finally:
+            sys.stdout.flush()
     except SystemExit as exit_:  # the help that was asked for has been shown
         return int(exit_.code or 0)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return _fail("stopped by SIGINT", 130)
     except Exception as error:
