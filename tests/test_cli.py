@@ -373,6 +373,18 @@ def test_a_reader_that_leaves_early_is_no_error(unbuffered: str) -> None:
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
+def test_a_mistake_is_said_even_where_the_reader_has_left() -> None:
+    program = "import sys; from evomask.cli.errors import exit_code\n"
+    program += "def fail():\n    print('begun')\n    raise ValueError('no such file')\n"
+    program += "sys.exit(exit_code(fail))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    ended = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(writer)
+    assert ended.stderr.splitlines()[0] == "evomask: no such file"
+
+
 def test_a_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVOMASK_TRACEBACK", "1")
     with pytest.raises(ValueError, match="no command"):

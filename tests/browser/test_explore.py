@@ -19,7 +19,8 @@ def address(runs: list[Path], chromium: object) -> Iterator[str]:
     pytest.importorskip("gradio", reason="gradio is not installed")
     from evomask.figures.explorer import Explorer
     from evomask.recipes.explore import first_image, load_model
-    from evomask.recipes.explore_page import Server, build_page
+    from evomask.recipes.explore_page import build_page
+    from evomask.recipes.explore_server import Server
 
     explorer = Explorer(load_model)
     page = build_page(explorer, [str(run) for run in runs], explorer.add(first_image()))

@@ -85,7 +85,7 @@ def test_mistakes_are_messages(explorer: Explorer, tmp_path: Path) -> None:
 
 
 def test_the_page_listens_where_it_is_told_to() -> None:
-    from evomask.recipes.explore_page import listen_on
+    from evomask.recipes.explore_server import listen_on
 
     with listen_on("127.0.0.1", None) as first, listen_on("127.0.0.1", None) as second:
         ports = first.getsockname()[1], second.getsockname()[1]

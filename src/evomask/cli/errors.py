@@ -15,12 +15,8 @@ def exit_code(command: Callable[[], object]) -> int:
         Exception: it was no user's mistake; or any, with EVOMASK_TRACEBACK set.
     """
     try:
-        try:
-            command()
-        finally:
-            sys.stdout.flush()
-    except SystemExit as exit_:  # the help that was asked for has been shown
-        return int(exit_.code or 0)
+        code = _code_of(command)
+        sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         return 128 + signal.SIGPIPE
@@ -33,6 +29,15 @@ def exit_code(command: Callable[[], object]) -> int:
             raise
         code = 2 if signum is None else 128 + signum
         return _fail(_one_line(error), code) if _is_ours_to_say(error) else code
+    return code
+
+
+def _code_of(command: Callable[[], object]) -> int:
+    """0, or that of the help that was asked for and has been shown."""
+    try:
+        command()
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
     return 0
 
 

@@ -95,7 +95,8 @@ def explore(encoders: Sequence[str], host: str, port: int | None, show: bool) ->
         import gradio  # noqa: F401
     except ImportError as error:
         raise ValueError("the explorer is a page of gradio: pip install 'evomask[explore]'") from error
-    from evomask.recipes.explore_page import Server, build_page
+    from evomask.recipes.explore_page import build_page
+    from evomask.recipes.explore_server import Server
 
     explorer = Explorer(load_model)
     for spec in encoders[:2]:

@@ -2,9 +2,7 @@
 
 import atexit
 import shutil
-import socket
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,19 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import torch
-import uvicorn
-from fastapi import FastAPI
-from gradio.themes import Default
 from matplotlib.figure import Figure
 
 from evomask.figures.explorer import Explorer, MaskChoice, TreeChoice
 from evomask.figures.style import picture_table, save, styled
 from evomask.masking.affinity import AFFINITIES
-
-FIRST_PORT = 7860
-MOST_MEGABYTES = 64
-"""Of an image file."""
 
 KEPT_SECONDS = (3_600, 86_400)
 """How often pictures that the page has shown are looked over, and how old they are when they are deleted."""
@@ -158,61 +148,6 @@ def build_page(explorer: Explorer, encoders: Sequence[str], image: str, second: 
                 picture.select(_clicked(explorer, number), controls, place, show_progress="hidden")
         keep.click(partial(keep_picture, explorer, kept_in), controls, [kept, status], concurrency_id="draw")
     return page
-
-
-class Server:
-    """Serves a page in a thread of its own until it is closed.
-
-    gradio's own `launch` asks the page for an answer within three seconds, and on a machine with much to do it gives up.
-
-    Args:
-        page: the page.
-        host: the address to listen on.
-        port: None: the first free one from FIRST_PORT on.
-
-    Raises:
-        ValueError: the address cannot be listened on.
-    """
-
-    def __init__(self, page: gr.Blocks, host: str, port: int | None):
-        listener = listen_on(host, port)
-        # A browser on this machine needs a core of its own to show what has been drawn, while the next picture is computed.
-        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-        number = listener.getsockname()[1]
-        self.address = f"http://{f'[{host}]' if ':' in host else host}:{number}/"
-        app = gr.mount_gradio_app(
-            FastAPI(),
-            page,
-            path="/",
-            server_name=host,
-            server_port=number,
-            footer_links=[],
-            run_history=False,
-            ssr_mode=False,
-            max_file_size=f"{MOST_MEGABYTES}mb",
-            theme=Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            css=CSS,
-        )
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.should_exit = True
-        self._thread.join()
-
-
-def listen_on(host: str, port: int | None) -> socket.socket:
-    """A socket that listens already, so that nobody who comes early is turned away."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    ports = range(FIRST_PORT, FIRST_PORT + 100) if port is None else [port]
-    for number in ports:
-        try:
-            return socket.create_server((host, number), family=family)
-        except (OSError, OverflowError) as error:
-            last = error
-    raise ValueError(f"{host} port {ports[-1]} cannot be listened on ({last}): choose another --host or --port")
 
 
 def take(explorer: Explorer, path: str) -> tuple[Any, str]:
