@@ -93,6 +93,8 @@ def made() -> list[str]:
         ("evaluate knn", ["--encoder", "untrained:RECIPE"]),
         ("evaluate knn --encoder nowhere", ["no encoder 'nowhere'", "timm:NAME"]),
         ("evaluate knn --encoder untrained:dem", ["no recipe 'dem'", "did you mean 'demo'?"]),
+        ("evaluate knn --encoder untrained:nothing", ["no recipe 'nothing'", "`evomask pretrain --help` lists them"]),
+        ("evaluate knn --encoder untrained:runs/nothing", ["there is no folder runs/nothing"]),
         ("evaluate knn --encoder untrained:demo --train photos", ["--train and --val"]),
         ("evaluate knn --encoder untrained:demo --train nowhere --val nowhere", ["nowhere"]),
         ("show", ["name a picture first", "masks, hierarchy, tree, attention, heads, class-attention, matches, distance"]),

@@ -13,8 +13,7 @@ from torch import Tensor
 from evomask.engine import distributed, parallel
 from evomask.engine.checkpoint import checkpoints
 from evomask.engine.loop import share_out
-from evomask.engine.pretrain import PretrainConfig
-from evomask.engine.run import begun_by_this_job, check_all_see, create_run, from_dict, read_run, record_of, write_atomically
+from evomask.engine.run import begun_by_this_job, check_all_see, create_run, from_dict, record_of, write_atomically
 from evomask.engine.signals import Stopped
 from evomask.figures.classification import calibration, confusion_matrix
 from evomask.figures.retrieval import found_images
@@ -23,7 +22,7 @@ from evomask.figures.style import save
 from evomask.models.encoders import TIMM_EXPORT, Encoder, load_encoder
 from evomask.models.export import export_timm
 from evomask.recipes.detection_pictures import draw_detections
-from evomask.recipes.launch import find_recipe, free_folder, taken_folders, untrained_encoder
+from evomask.recipes.launch import config_of, free_folder, taken_folders, untrained_encoder
 from evomask.tasks import TASKS
 from evomask.tasks.classification import BINS, PREDICTIONS, Predictions
 from evomask.tasks.finetune import FinetuneConfig
@@ -39,7 +38,7 @@ def encoder_of(spec: str) -> Encoder:
     kind, _, name = spec.partition(":")
     if kind != "untrained":
         return load_encoder(spec)
-    return untrained_encoder(read_run(Path(name), PretrainConfig) if Path(name).is_dir() else find_recipe(name)())
+    return untrained_encoder(config_of(name))
 
 
 def start_evaluation(task: str, spec: str, config: Any, out: Path | None, command: str) -> Path:

@@ -19,7 +19,7 @@ from evomask.figures.style import to_rgb
 from evomask.models.host import Host
 from evomask.models.weight_files import MANIFEST, read_shards
 from evomask.recipes.evaluation import encoder_of
-from evomask.recipes.launch import find_recipe, load_host
+from evomask.recipes.launch import config_of, load_host
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 logger = logging.getLogger("evomask")
@@ -44,7 +44,7 @@ def load_model(spec: str) -> Model:
 def _host_of(spec: str) -> tuple[Host, PretrainConfig] | None:
     kind, _, name = spec.partition(":")
     if kind == "untrained":
-        config = read_run(Path(name), PretrainConfig) if Path(name).is_dir() else find_recipe(name)()
+        config = config_of(name)
         return build_host(config).eval(), config
     folder = Path(spec)
     if (folder / MANIFEST).is_file():

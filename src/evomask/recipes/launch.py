@@ -86,13 +86,26 @@ def find_recipe(name: str) -> Callable[[], PretrainConfig]:
     """The recipe of that name.
 
     Raises:
-        ValueError: there is none; the message names those there are.
+        ValueError: there is none; the message names the closest.
     """
     if name not in RECIPES:
         similar = get_close_matches(name, RECIPES, n=1)
-        hint = f"did you mean {similar[0]!r}? There" if similar else "there"
-        raise ValueError(f"no recipe {name!r}: {hint} are {', '.join(RECIPES)}")
+        hint = f"did you mean {similar[0]!r}?" if similar else "`evomask pretrain --help` lists them"
+        raise ValueError(f"no recipe {name!r}: {hint}")
     return RECIPES[name]
+
+
+def config_of(name: str) -> PretrainConfig:
+    """The configuration of the run in that folder, or of the recipe of that name.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    if Path(name).is_dir():
+        return read_run(Path(name), PretrainConfig)
+    if Path(name).name != name:  # a path, so no recipe that was misspelt
+        raise ValueError(f"there is no folder {name}")
+    return find_recipe(name)()
 
 
 def load_host(run: Path) -> tuple[Host, PretrainConfig]:
