@@ -56,6 +56,11 @@ def test_by_hand() -> None:
     assert covering(count).item() == pytest.approx(0.75 * 3 / 4 + 0.25 * 1)
 
 
+def test_no_label_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="none of these images shows two labels"):
+        label_agreement(tree_of(3, 1, 2), torch.full((1, 4), IGNORED))
+
+
 def test_patches_without_a_label_are_as_if_they_were_not_there() -> None:
     found = label_agreement(tree_of(3, 1, 2), torch.tensor([[0, IGNORED, 1, 1]]))
     assert (found.purity, found.covering, found.best_rand) == (1, 1, 1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from evomask.analysis.snapshot import Snapshot
-from evomask.analysis.tree_health import group_sizes, health_by_stage, tree_health
+from evomask.analysis.tree_health import health_by_stage, tree_health
 from evomask.masking import Hierarchy, build_hierarchy
 
 
@@ -48,7 +48,7 @@ def test_numbers_are_means_over_images():
 def test_group_sizes_add_up():
     tree = build_hierarchy(torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0)))
     for level in range(1, int(tree.height.max()) + 1):
-        assert group_sizes(tree, level).sum(dim=1).tolist() == [20, 20, 20]
+        assert tree.group_sizes(level).sum(dim=1).tolist() == [20, 20, 20]
 
 
 def test_a_row_a_stage():

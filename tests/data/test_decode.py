@@ -189,3 +189,5 @@ def test_other_channel_counts_are_refused():
 
     with pytest.raises(ValueError, match=r"1 .*3 .*4"):
         open_images("anywhere", channels=5)
+    with pytest.raises(ValueError, match=r"1 .*3 .*4 .*not with 2"):
+        decode(encoded(Image.fromarray(COLOUR)), channels=2)

@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +72,11 @@ def test_what_does_not_fit_is_named(folders: tuple[Path, Path]) -> None:
         ImageMaskFolders(images, masks)
     with pytest.raises(ValueError, match="give the folder that holds the masks"):
         ImageMaskFolders(images, masks / "gone")
+
+
+def test_shards_are_no_images_with_masks(samples: list[Any], write_tar: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is of shards: images with masks are read from two folders of files"):
+        ImageMaskFolders(write_tar(samples, tmp_path), tmp_path)
 
 
 def test_scenes_have_objects_or_parts() -> None:

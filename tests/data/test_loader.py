@@ -67,6 +67,24 @@ def test_a_killed_worker_is_one_clear_error():
         list(batches(Deadly(32, 20), 1))
 
 
+def test_a_killed_worker_is_the_same_error_where_all_images_are_looked_at():
+    class Deadly(TensorDataset):
+        def __getitem__(self, index):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(ValueError, match=r"process that loads images died.*use fewer workers"):
+        list(in_order(Deadly(torch.arange(8)), 4, workers=1))
+
+
+def test_an_error_of_a_worker_is_no_death():
+    class Faulty(Scenes):
+        def image(self, index):
+            raise RuntimeError("of a library")
+
+    with pytest.raises(RuntimeError, match="of a library"):
+        list(batches(Faulty(32, 20), 1))
+
+
 def test_signals_to_the_group_do_not_end_workers_that_look_at_all_images():
     seen = []
     for batch in in_order(TensorDataset(torch.arange(64)), 4, workers=2):  # type: ignore[arg-type]

@@ -1,8 +1,12 @@
+from itertools import pairwise
+
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from evomask.data.decode import UnreadableImage
-from evomask.data.spread import spread_images
+from evomask.data.spread import spread, spread_images
 
 
 class Source:
@@ -26,6 +30,16 @@ class Source:
 
     def name(self, index: int) -> str:
         return str(index)
+
+
+@given(st.integers(1, 50), st.integers(0, 200))
+def test_numbers_are_all_there_are_or_evenly_apart(count: int, total: int) -> None:
+    chosen = spread(count, total)
+    assert len(chosen) == min(count, total)
+    if total <= count:
+        assert chosen == list(range(total))
+    gaps = {after - before for before, after in pairwise([*chosen, total])} if chosen else {0}
+    assert max(gaps) - min(gaps) <= 1
 
 
 def test_they_come_from_all_over_the_source():

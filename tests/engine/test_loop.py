@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -112,6 +113,24 @@ def test_hooks_are_called_as_each_epoch_begins_and_once_at_the_end(tmp_path: Pat
         assert_equal(state, toy.states[step])
     assert_equal(seen[-1], toy.state())
     assert modes == [True] * STEPS, "a hook that evaluates does not stop the training mode"
+
+
+def test_hooks_and_checkpoints_do_not_count_in_images_a_second(
+    tmp_path: Path, regression: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def takes(seconds: float, result: Any = None) -> Any:
+        nonlocal now
+        now += seconds
+        return result
+
+    monkeypatch.setattr("evomask.engine.loop.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("evomask.engine.loop.CheckpointWriter.save", lambda *_: takes(50.0))
+    toy = regression()
+    toy.spoil = lambda _, loss: takes(2.0, loss)
+    toy.train(tmp_path, hooks=[lambda _: takes(100.0)], save_minutes=0, log_every=3)
+    assert [row["images_per_second"] for row in read_metrics(tmp_path)] == [8.0] * 4, "16 images in 2 seconds"
 
 
 def test_checkpoints_are_saved_as_often_as_asked_for_and_at_the_end(tmp_path: Path, regression: Make) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from evomask.engine.metrics import MetricsLog, read_metrics
+from evomask.engine.metrics import MONITOR, MetricsLog, read_metrics
 
 
 def write(run: Path, steps: range, first_step: int = 0, scale: float = 1.0) -> None:
@@ -83,3 +83,15 @@ def test_tensorboard_reads_the_same_values_and_no_step_twice(tmp_path: Path) -> 
         *((0, 0), (1, 1), (2, 2), (3, 3)),
         *((4, 40), (5, 50), (6, 60), (7, 70)),
     ]
+
+
+def test_a_rarer_log_leaves_the_first_one_to_tensorboard(tmp_path: Path) -> None:
+    with closing(MetricsLog(tmp_path, 0)) as log:
+        for step in range(4):
+            with closing(MetricsLog(tmp_path, step, MONITOR)) as rarer:
+                rarer.write({"step": step, "knn": 10 * step})
+            log.write({"step": step, "loss": step})
+    for folder, name, scale in (("tensorboard", "loss", 1), ("tensorboard/monitor", "knn", 10)):
+        board = EventAccumulator(str(tmp_path / folder)).Reload()
+        assert board.Tags()["scalars"] == [name]
+        assert [(event.step, event.value) for event in board.Scalars(name)] == [(step, scale * step) for step in range(4)]

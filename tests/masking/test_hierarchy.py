@@ -465,15 +465,15 @@ def test_a_batch_may_be_empty():
     ("backend", "missing", "complaint"),
     [
         ("cupy", None, "backend must be one of auto, torch, numba, triton, not 'cupy'"),
-        ("numba", "_COMPILER_IS_THERE", "backend 'numba' is not installed: pip install numba, or leave it at 'auto'"),
-        ("triton", "_TRITON_IS_THERE", "backend 'triton' is not installed: install torch with CUDA, or leave it at 'auto'"),
+        ("numba", "numba", "backend 'numba' is not installed: pip install numba, or leave it at 'auto'"),
+        ("triton", "triton", "backend 'triton' is not installed: install torch with CUDA, or leave it at 'auto'"),
         ("triton", None, "backend 'triton' (is not installed|takes an affinity on a GPU, not on cpu: move it)"),
     ],
 )
 def test_a_backend_that_cannot_be_used_is_refused(monkeypatch, backend, missing, complaint):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     if missing:
-        monkeypatch.setattr(hierarchy_module, missing, False)
+        monkeypatch.setattr(hierarchy_module, "_is_installed", lambda library: library != missing)
     with pytest.raises(ValueError, match=complaint):
         build_hierarchy(random_affinity(1, 4), backend=backend)
 
@@ -492,17 +492,39 @@ def test_large_grids_on_a_gpu_go_to_torch_and_the_log_says_so_once(monkeypatch, 
         chosen = [hierarchy_module._fastest_backend(torch.zeros(2, n, n, device="cuda")) for n in (1024, 1025, 1100)]
     assert chosen == ["triton", "torch", "torch"]
     assert [record.message for record in caplog.records] == [
-        "trees are built by torch, which takes many times longer: Triton takes up to 1024 patches"
+        "trees are built by torch, which takes many times longer: triton takes up to 1024 patches: use 'torch'"
     ]
     with pytest.raises(ValueError, match="backend 'triton' takes up to 1024 patches: use 'torch', or leave it at 'auto'"):
         build_hierarchy(torch.zeros(1, 1025, 1025), backend="triton")
 
 
 def test_without_triton_a_gpu_has_the_reference_and_nobody_is_told(monkeypatch, caplog):
-    monkeypatch.setattr(hierarchy_module, "_TRITON_IS_THERE", False)
+    monkeypatch.setattr(hierarchy_module, "_is_installed", lambda library: False)
     with FakeTensorMode():
         assert hierarchy_module._fastest_backend(torch.zeros(2, 9, 9, device="cuda")) == "torch"
     assert not caplog.records
+
+
+def test_a_numba_that_cannot_be_imported_is_done_without_and_the_log_says_so_once(monkeypatch, caplog):
+    pytest.importorskip("numba")
+
+    def broken(name):
+        raise ImportError("Numba needs NumPy 2.0 or less")
+
+    affinity = random_affinity(2, 9)
+    expected = build_hierarchy(affinity, backend="torch")
+    for cached in (hierarchy_module._compiler_obstacle, hierarchy_module._say_once):
+        cached.cache_clear()
+    monkeypatch.setattr(hierarchy_module, "import_module", broken)
+    try:
+        assert build_hierarchy(affinity).parent.equal(expected.parent)
+        build_hierarchy(affinity)
+        with pytest.raises(ValueError, match=r"backend 'numba' cannot be imported \(Numba needs NumPy 2.0 or less\): install"):
+            build_hierarchy(affinity, backend="numba")
+    finally:
+        hierarchy_module._compiler_obstacle.cache_clear()
+    [record] = caplog.records
+    assert record.message.startswith("trees are built by torch, which takes many times longer: numba cannot be imported")
 
 
 @BOTH_LINKAGES

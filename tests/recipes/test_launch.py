@@ -215,6 +215,11 @@ def test_without_out_a_run_takes_the_first_free_folder(tmp_path: Path, monkeypat
         ("demo", {"masking__depth_grows": "steps"}, "depth_grows must be one of 'epoch', 'step', not 'steps'"),
         ("demo", {"masking__strategy": "cells", "masking__cell": 3}, "cells of 3 x 3 patches do not tile a grid"),
         ("demo", {"masking__ratio": 0.001}, "hides none of"),
+        ("demo", {"data__workers": -1}, "--data.workers must be at least 0"),
+        ("demo", {"data__std": (0.2, 0.0, 0.2)}, "--data.std is what channels are divided by"),
+        ("demo", {"train__seed": -1}, "must be at least 0, not -1"),
+        ("demo", {"optim__clip_grad": -1.0}, "--optim.clip-grad must be above 0, not -1.0; None clips nothing"),
+        ("demo", {"optim__warmup_epochs": -1.0}, "--optim.warmup-epochs must be at least 0"),
     ],
 )
 def test_mistakes_are_clear_and_leave_nothing_behind(tmp_path: Path, recipe: str, overrides: dict, message: str) -> None:

@@ -243,6 +243,9 @@ def test_what_a_user_can_get_wrong_is_one_line(products: Path, tmp_path: Path, c
     assert "factors above 0" in error(*labels, "--scales", "1", "0")
     assert "a margin in radians" in error(*labels, "--arcface.margin", "5.73")
     assert "needs the columns file and colour" in error(*labels, "--label-column", "colour")
+    assert "give --labels, or one to --train on" in error("--label-column", "colour")
+    revisited = ["--revisited", "gnd.pkl", "--finetune", "True", "--train", str(products), "--label-column", "colour"]
+    assert "there is no file gnd.pkl" in error(*revisited), "the column is that of the csv to learn from"
     assert "names no file in nowhere" in error(*labels, "--queries", "nowhere")
     assert "do not divide 20 x 20 px" in error(
         *labels, "--half", "first", "--finetune", "True", "--arcface.image-size", "20", "20"

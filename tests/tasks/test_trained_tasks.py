@@ -195,7 +195,13 @@ def test_from_the_command_line_with_a_share_of_the_labels(folders: dict[str, Any
     assert {path.name for path in out.glob("*.png")} == {"confusion.png", "calibration.png"}
     assert main(["resume", str(out)]) == 0
     assert json.loads((out / "result.json").read_text())["metrics"] == first["metrics"]
-    capsys.readouterr()
+    record = json.loads((out / "config.json").read_text())
+    for change, said in (({"task": "nosuch"}, "does not describe an evaluation"), ({"config": {"gone": 1}}, "another version")):
+        (out / "config.json").write_text(json.dumps(record | change))
+        capsys.readouterr()
+        assert main(["resume", str(out)]) == 2
+        assert said in capsys.readouterr().err
+    (out / "config.json").write_text(json.dumps(record))
     assert main([*common, "--out", str(out)]) == 2
     assert f"`evomask resume {out}` goes on with it" in capsys.readouterr().err
 
@@ -212,6 +218,17 @@ def test_what_cannot_be_trained_on_is_one_line(folders: dict[str, Any], tmp_path
     assert "there are only 48 images for a batch of 1024: lower" in error()
     assert "make the batch (or micro-batch) size even" in error("--loop.batch-size", "9")
     assert "no RandAugment that timm knows" in error("--loop.batch-size", "8", "--distortion", "rnd")
+    for option, value, said in (
+        ("--shown", "0", "--shown is how much of an image's shorter side is seen, above 0"),
+        ("--drop-path", "1.5", "--drop-path is how often the last block is left out"),
+        ("--label-smoothing", "2", "--label-smoothing is a share, from 0 to 1, not 2"),
+        ("--ema", "5", "--ema is the decay of a running mean, from 0 to 1"),
+        ("--mixup", "-1", "--mixup and --cutmix must be at least 0"),
+        ("--loop.seed", "-1", "must be at least 0, not -1"),
+    ):
+        assert said in error("--loop.batch-size", "8", option, value)
+    assert "--crop-scale is a range" in error("--loop.batch-size", "8", "--crop-scale", "1", "0.2")
+    assert "--shown is how much" in error("--shown", "2", task="linear-probe")
     assert "share of labels must be above 0" in error("--loop.batch-size", "8", "--label-share", "0")
     assert "--rates are learning rates above 0" in error("--rates", "0", task="linear-probe")
     assert "--optim.base-lr must be above 0" in error("--optim.base-lr", "0", task="linear-probe")

@@ -63,7 +63,7 @@ def label_agreement(hierarchy: Hierarchy, labels: Tensor) -> LabelAgreement:
 
 def label_counts(hierarchy: Hierarchy, labels: Tensor) -> Tensor:
     """(B, N) labels -> (B, M, C) float64, how many patches of each label are under each node."""
-    classes = int(labels.max()) + 1
+    classes = max(1, int(labels.max()) + 1)  # there may be no label at all
     leaf_BNC = one_hot(labels.clamp(min=0), classes) * (labels != IGNORED).unsqueeze(-1)
     count_BMC = torch.zeros(*hierarchy.parent.shape, classes, dtype=torch.float64, device=labels.device)
     count_BMC[:, : hierarchy.patches] = leaf_BNC

@@ -4,9 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from evomask.analysis.snapshot import Snapshot
 from evomask.masking import Hierarchy, masking_depth
 
@@ -38,19 +35,13 @@ def tree_health(hierarchy: Hierarchy, fractions: Sequence[float] = (0.25, 0.5, 0
     """
     groups, largest_group = {}, {}
     for fraction in fractions:
-        size_BM = group_sizes(hierarchy, masking_depth(hierarchy.height, fraction))
+        size_BM = hierarchy.group_sizes(masking_depth(hierarchy.height, fraction))
         groups[fraction] = size_BM.gt(0).sum(dim=1).double().mean().item()
         largest_group[fraction] = size_BM.amax(dim=1).double().mean().item() / hierarchy.patches
     # A patch counts once in the size of each merge above it.
     merges_B = hierarchy.size[:, hierarchy.patches :].double().sum(dim=1) / hierarchy.patches
     balance = merges_B.mean().item() / math.log2(hierarchy.patches)
     return TreeHealth(hierarchy.height.double().mean().item(), balance, groups, largest_group)
-
-
-def group_sizes(hierarchy: Hierarchy, level: int | Tensor) -> Tensor:
-    """(B, M) long, how many patches each node has as a group of the cut at a level; 0 for nodes that are none."""
-    group_BN = hierarchy.cut(level)
-    return torch.zeros_like(hierarchy.parent).scatter_add(1, group_BN, torch.ones_like(group_BN))
 
 
 def health_by_stage(snapshots: Sequence[Snapshot]) -> list[dict[str, float]]:

@@ -91,10 +91,10 @@ def compare_layouts(
 
     def loading(source: EncodedImages) -> Callable[[], None]:
         crops = PretrainingImages(DecodedImages(source), (size, size), channels=3, patches=196, seed=0)
-        return lambda: _exhaust(load_batches(crops, sampler, workers, "cpu"))
+        return lambda: exhaust(load_batches(crops, sampler, workers, "cpu"))
 
     def reading(source: EncodedImages, order: Iterable[int]) -> Callable[[], None]:
-        return lambda: _exhaust(source.get(index) for index in order)
+        return lambda: exhaust(source.get(index) for index in order)
 
     cpu, of = torch.device("cpu"), f"{images} of {laid_out} images"
     return [
@@ -136,6 +136,7 @@ def cache_in(folder: Path) -> Iterator[Path]:
             os.environ["EVOMASK_CACHE"] = before
 
 
-def _exhaust(iterable: Iterable[object]) -> None:
+def exhaust(iterable: Iterable[object]) -> None:
+    """Take all that it gives, and keep none."""
     for _ in iterable:
         pass

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from evomask.benchmarks.comparison import Comparison, compare
-from evomask.benchmarks.layouts import cache_in, compare_layouts
+from evomask.benchmarks.layouts import cache_in, compare_layouts, exhaust
 from evomask.data.decode import UnreadableImage, decode
 from evomask.data.image_folder import ImageFolder
 from evomask.data.layouts import open_encoded
@@ -114,10 +114,10 @@ def _compare_whole(paths: list[Path], config: LoaderConfig) -> Comparison:
         return (normalise(images, DATA.mean, DATA.std) for images, *_ in _batches(paths, config))
 
     candidates = {
-        "evomask": lambda: _exhaust(_batches(paths, config)),
-        "MAE's recipe": lambda: _exhaust(_recipe_batches(paths, config)),
-        "evomask, normalised on the CPU": lambda: _exhaust(normalised()),
-        "evomask, Pillow alone": lambda: _exhaust(_batches(paths, config, read=read_with_pillow)),
+        "evomask": lambda: exhaust(_batches(paths, config)),
+        "MAE's recipe": lambda: exhaust(_recipe_batches(paths, config)),
+        "evomask, normalised on the CPU": lambda: exhaust(normalised()),
+        "evomask, Pillow alone": lambda: exhaust(_batches(paths, config, read=read_with_pillow)),
     }
     title = f"loading {len(paths)} files, one thread, ms an image"
     return compare(title, candidates, CPU, config.turns, units=len(paths))
@@ -125,9 +125,9 @@ def _compare_whole(paths: list[Path], config: LoaderConfig) -> Comparison:
 
 def _compare_decoding(paths: list[Path], config: LoaderConfig) -> Comparison:
     candidates = {
-        "evomask": lambda: _exhaust(map(read, paths)),
-        "MAE's recipe": lambda: _exhaust(map(read_like_recipe, paths)),
-        "evomask, Pillow alone": lambda: _exhaust(map(read_with_pillow, paths)),
+        "evomask": lambda: exhaust(map(read, paths)),
+        "MAE's recipe": lambda: exhaust(map(read_like_recipe, paths)),
+        "evomask, Pillow alone": lambda: exhaust(map(read_with_pillow, paths)),
     }
     title = "decoding alone, one thread, ms an image"
     return compare(title, candidates, CPU, config.turns, units=len(paths))
@@ -138,8 +138,8 @@ def _compare_cropping(paths: list[Path], config: LoaderConfig) -> Comparison:
     ours = _crops(paths, config, cache(read))
     recipe = RecipeImages(paths, config.size, cache(read_like_recipe))
     candidates = {
-        "evomask": lambda: _exhaust(ours[0, index] for index in range(len(paths))),
-        "MAE's recipe": lambda: _exhaust(recipe[index] for index in range(len(paths))),
+        "evomask": lambda: exhaust(ours[0, index] for index in range(len(paths))),
+        "MAE's recipe": lambda: exhaust(recipe[index] for index in range(len(paths))),
     }
     title = "cropping alone, one thread, ms an image"
     return compare(title, candidates, CPU, config.turns, units=len(paths))
@@ -148,8 +148,8 @@ def _compare_cropping(paths: list[Path], config: LoaderConfig) -> Comparison:
 def _compare_with_workers(paths: list[Path], config: LoaderConfig) -> Comparison:
     """Workers are started anew in every turn, as they are in every epoch of MAE's recipe."""
     candidates = {
-        "evomask": lambda: _exhaust(_batches(paths, config, config.workers)),
-        "MAE's recipe": lambda: _exhaust(_recipe_batches(paths, config, config.workers)),
+        "evomask": lambda: exhaust(_batches(paths, config, config.workers)),
+        "MAE's recipe": lambda: exhaust(_recipe_batches(paths, config, config.workers)),
     }
     title = f"loading {len(paths)} files, --workers {config.workers}, ms an image"
     return compare(title, candidates, CPU, config.turns, units=len(paths))
@@ -230,11 +230,6 @@ def _batches(
 def _recipe_batches(paths: list[Path], config: LoaderConfig, workers: int = 0) -> Iterable[Tensor]:
     images = RecipeImages(paths, config.size)
     return DataLoader(images, config.batch_size, shuffle=True, num_workers=workers, drop_last=True)
-
-
-def _exhaust(iterable: Iterable[object]) -> None:
-    for _ in iterable:
-        pass
 
 
 def _save_scenes(folder: Path, count: int) -> Path:

@@ -44,7 +44,9 @@ def decode(data: bytes, channels: int = 3, decoders: Mapping[str, Callable[[], D
 
     Raises:
         UnreadableImage: not an image, cut short, or so large that it looks like a decompression bomb.
+        ValueError: another number of channels.
     """
+    check_channels(channels)
     try:
         with warnings.catch_warnings():
             # Pillow only warns of the smaller bombs, and of broken metadata that does no harm.

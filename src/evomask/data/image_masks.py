@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from evomask.data.decode import UnreadableImage
-from evomask.data.layouts import open_images
+from evomask.data.image_folder import ImageFolder
+from evomask.data.images import DecodedImages
+from evomask.data.layouts import open_encoded
 from evomask.data.scene_drawing import CATEGORY_NAMES
 from evomask.data.scenes import Scenes
 
@@ -66,7 +68,7 @@ class ImageMaskFolders:
         first: the value that means the first label.
 
     Raises:
-        ValueError: a folder is not there, or an image has no mask.
+        ValueError: a folder is not there, or holds shards, or an image has no mask.
     """
 
     def __init__(
@@ -78,7 +80,10 @@ class ImageMaskFolders:
         classes: Sequence[str] = (),
         first: int = 0,
     ):
-        self._images = open_images(images, channels)
+        encoded = open_encoded(images)
+        if not isinstance(encoded, ImageFolder):
+            raise ValueError(f"{images} is of shards: images with masks are read from two folders of files")
+        self._images = DecodedImages(encoded, channels)
         if not masks.is_dir():
             raise ValueError(f"there is no folder {masks}: give the folder that holds the masks")
         names = [Path(self._images.name(index)).relative_to(images) for index in range(len(self._images))]

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional
 
 from evomask.data.images import Chosen, ImageSource
 from evomask.data.labelled import ADVICE
+from evomask.data.random_crop import random_crop
 from evomask.data.readable import ReadableImages
 from evomask.data.sampler import Key, sample_seed
 
@@ -33,7 +34,7 @@ class LabelledCrops(Dataset[tuple[Tensor, int, int]]):
         distortion: RandAugment as timm writes it, for example "rand-m9-mstd0.5-inc1"; None for none. It needs 3 channels.
 
     Raises:
-        ValueError: the images have no labels, or RandAugment cannot be applied to them.
+        ValueError: the images have no labels, the scale is no range of shares, or RandAugment cannot be applied to them.
     """
 
     def __init__(
@@ -54,8 +55,7 @@ class LabelledCrops(Dataset[tuple[Tensor, int, int]]):
         self.source = source
         self._seed = seed
         self._images = ReadableImages(source, channels, size, seed)
-        crop = v2.RandomResizedCrop(list(size), scale=scale, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
-        self._crop_and_flip = v2.Compose([crop, v2.RandomHorizontalFlip()])
+        self._crop_and_flip = v2.Compose([random_crop(size, scale), v2.RandomHorizontalFlip()])
         self._distort = None if distortion is None else rand_augment(distortion, size)
 
     def __len__(self) -> int:

@@ -57,13 +57,7 @@ def load_batches(
     unreadable: set[int] = set()
     with closing(_until_done(loader)) as batches:
         for keys in sampler:
-            try:
-                batch = next(batches)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                reason = "a process that loads images died, often for want of memory: use fewer workers"
-                raise ValueError(reason) from error
+            batch = next(batches)
             # An image comes back under another number than was asked for where its file could not be read.
             for (_, asked), used in zip(keys, batch[-1].tolist(), strict=True):
                 if used != asked:
@@ -87,6 +81,9 @@ def in_order(
         batch_size: None: one at a time, and no batches.
         workers: processes that load images.
         collate: puts samples together where they cannot be stacked.
+
+    Raises:
+        ValueError: a worker process died.
     """
     loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=_be_a_quiet_worker)
     yield from _until_done(loader)
@@ -96,6 +93,11 @@ def _until_done(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     batches = iter(loader)
     try:
         yield from batches
+    except RuntimeError as error:
+        # What a worker itself raises is passed on as a RuntimeError, too; these are torch's words for one that is gone.
+        if not any(words in str(error) for words in ("exited unexpectedly", "killed by signal")):
+            raise
+        raise ValueError("a process that loads images died, often for want of memory: use fewer workers") from error
     finally:
         # Now, and not once garbage is collected: an error's traceback keeps the iterator, and a process that at its end waits
         # for workers that outlive a SIGTERM waits for ever.

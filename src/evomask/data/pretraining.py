@@ -6,6 +6,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from evomask.data.images import ImageSource
+from evomask.data.random_crop import random_crop
 from evomask.data.readable import ReadableImages
 from evomask.data.sampler import Key, sample_seed
 
@@ -24,6 +25,9 @@ class PretrainingImages(Dataset[tuple[Tensor, Tensor, int]]):
         seed: of all draws.
         scale: range of the share of the image's area that a crop takes.
         flip: whether crops are mirrored at random.
+
+    Raises:
+        ValueError: the scale is no range of shares.
     """
 
     def __init__(
@@ -36,12 +40,10 @@ class PretrainingImages(Dataset[tuple[Tensor, Tensor, int]]):
         scale: tuple[float, float] = (0.2, 1.0),
         flip: bool = True,
     ):
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"--data.crop-scale is a range of shares of the area, within (0, 1], not {scale}")
         self.source = source
         self._patches, self._seed = patches, seed
         self._images = ReadableImages(source, channels, size, seed)
-        crop = v2.RandomResizedCrop(list(size), scale=scale, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+        crop = random_crop(size, scale)
         self._augment = v2.Compose([crop, v2.RandomHorizontalFlip()]) if flip else crop
 
     def __len__(self) -> int:

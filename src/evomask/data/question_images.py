@@ -8,6 +8,7 @@ from torchvision.transforms.v2 import functional
 
 from evomask.data.decode import UnreadableImage
 from evomask.data.questions import Questions
+from evomask.data.random_crop import random_crop
 from evomask.data.readable import ReadableImages
 from evomask.data.sampler import Key, sample_seed
 
@@ -62,14 +63,12 @@ class QuestionCrops(Dataset[tuple[Tensor, int]]):
         scale: tuple[float, float] = (0.5, 1.0),
         flip: bool = True,
     ):
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"--crop-scale is a range of shares of the area, within (0, 1], not {scale}")
         self.source = QuestionImages(questions)
         self._seed = seed
         self._images = ReadableImages(self.source, channels, size, seed)
-        how = {"interpolation": v2.InterpolationMode.BICUBIC, "antialias": True}
         # Even of a crop that is to take the whole area torchvision cuts what goes beyond proportions of 4 to 3.
-        crop = v2.Resize(list(size), **how) if scale == (1, 1) else v2.RandomResizedCrop(list(size), scale=scale, **how)
+        whole = v2.Resize(list(size), interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+        crop = whole if scale == (1, 1) else random_crop(size, scale)
         self._augment = v2.Compose([crop, v2.RandomHorizontalFlip()]) if flip else crop
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from evomask.data.images import ImageSource
 from evomask.data.sampler import sample_seed
 from evomask.data.scenes import Scenes
+from evomask.data.spread import spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Questions:
         """At most so many, from all over the set; None for all."""
         if count is None or count >= len(self):
             return self
-        chosen = [number * len(self) // count for number in range(count)]
+        chosen = spread(count, len(self))
         parts = {name: [getattr(self, name)[index] for index in chosen] for name in ("texts", "answers", "kinds")}
         return replace(self, image_of=self.image_of[chosen], **parts)
 

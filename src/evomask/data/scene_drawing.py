@@ -77,11 +77,6 @@ class Scene:
         return self.object_map == torch.arange(1, len(self.categories) + 1).view(-1, 1, 1)
 
     @cached_property
-    def part_masks(self) -> Tensor:
-        """(parts, H, W) bool, the visible pixels of each part."""
-        return self.part_map == torch.arange(1, len(self.part_objects) + 1).view(-1, 1, 1)
-
-    @cached_property
     def boxes(self) -> Tensor:
         """(K, 4) float, left, top, right, bottom of each object's visible pixels; right and bottom are exclusive."""
         boxes = [[*m.any(0).nonzero().aminmax(), *m.any(1).nonzero().aminmax()] for m in self.instance_masks]

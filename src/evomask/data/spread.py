@@ -1,4 +1,4 @@
-"""A few images from all over a source, whole and in one size: to be drawn, or to measure something on."""
+"""A few of many, from all over a source: to be drawn, or to measure something on."""
 
 import torch
 from torch import Tensor
@@ -6,6 +6,12 @@ from torch import Tensor
 from evomask.data.decode import UnreadableImage
 from evomask.data.images import ImageSource
 from evomask.data.labelled import fit
+
+
+def spread(count: int, total: int) -> list[int]:
+    """At most `count` of the numbers below `total`, ascending, as far apart as they can be, the first of them 0."""
+    count = min(count, total)
+    return [number * total // count for number in range(count)]
 
 
 def spread_images(source: ImageSource, size: tuple[int, int], channels: int, count: int) -> tuple[Tensor, list[int]]:

@@ -7,7 +7,7 @@ goes on as if nothing had happened.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -67,10 +67,12 @@ class TrainConfig:
     timeout_seconds: int = 60
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "micro_batches", "log_every", "keep", "max_nonfinite", "timeout_seconds"):
-            if getattr(self, name) < 1:
+        least = dict.fromkeys(("epochs", "batch_size", "micro_batches", "log_every", "keep"), 1)
+        least |= {"max_nonfinite": 1, "timeout_seconds": 1, "seed": 0, "save_minutes": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
                 option = name.replace("_", "-")
-                raise ValueError(f"--train.{option}, or --loop.{option}, must be at least 1, not {getattr(self, name)}")
+                raise ValueError(f"--train.{option}, or --loop.{option}, must be at least {value}, not {getattr(self, name)}")
 
 
 def share_out(config: TrainConfig) -> TrainConfig:
@@ -185,13 +187,22 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
         nonlocal saved
         saved = done  # where it fails, it is not tried again
         watch.at(done, "a checkpoint", long=True)
-        writer.save(done)
+        with not_of_a_step():
+            writer.save(done)
 
     def call_hooks(moment: Moment) -> None:
         watch.at(moment.step, "hooks", long=True)
-        with distributed.agreed():
+        with distributed.agreed(), not_of_a_step():
             for hook in hooks:
                 hook(moment)
+
+    @contextmanager
+    def not_of_a_step() -> Iterator[None]:
+        """What is done within does not count in images a second."""
+        nonlocal last_logged_at
+        started = time.monotonic()
+        yield
+        last_logged_at += time.monotonic() - started
 
     def progress_of(step: int) -> float:
         return (step if task.progress_by_step else step - step % task.steps_per_epoch) / total

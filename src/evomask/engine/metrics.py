@@ -1,4 +1,8 @@
-"""What a run writes down while it trains: RUN/metrics.jsonl, one row a logged step, and the same for TensorBoard."""
+"""What a run writes down while it trains: RUN/metrics.jsonl, one row a logged step, and the same for TensorBoard.
+
+TensorBoard finds the rows of metrics.jsonl in RUN/tensorboard, those of another file NAME.jsonl in RUN/tensorboard/NAME: a
+writer that goes on from a step makes it forget all that the same folder has of later ones.
+"""
 
 import json
 import math
@@ -22,7 +26,8 @@ class MetricsLog:
         kept = [row for row in _rows(self._path) if row["step"] < first_step]
         write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self._path.open("a", buffering=1)  # a line at a time: a killed run loses none
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+        board = run / "tensorboard"
+        self._board = SummaryWriter(str(board if name == METRICS else board / self._path.stem), purge_step=first_step)
 
     def write(self, row: dict[str, float]) -> None:
         """Add a row; it holds `step`."""

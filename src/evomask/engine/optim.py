@@ -35,6 +35,15 @@ class OptimConfig:
     weight_decay: float = 0.05
     clip_grad: float | None = None
 
+    def __post_init__(self):
+        if self.base_lr <= 0:
+            raise ValueError(f"--optim.base-lr must be above 0, not {self.base_lr}")
+        for name in ("min_lr", "warmup_epochs", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--optim.{name.replace('_', '-')} must be at least 0, not {getattr(self, name)}")
+        if self.clip_grad is not None and self.clip_grad <= 0:
+            raise ValueError(f"--optim.clip-grad must be above 0, not {self.clip_grad}; None clips nothing")
+
 
 STEPS = (3 / 4, 11 / 12)
 """Shares of all steps after which the rate falls to a tenth, where it falls in steps."""

@@ -93,6 +93,12 @@ class DataConfig:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
+    def __post_init__(self):
+        if self.workers < 0:
+            raise ValueError(f"--data.workers must be at least 0, not {self.workers}")
+        if min(self.std) <= 0:
+            raise ValueError(f"--data.std is what channels are divided by, so above 0, not {self.std}")
+
     def source(self, size: tuple[int, int], channels: int, seed: int) -> ImageSource:
         """The images themselves."""
         if self.root is not None:
@@ -193,13 +199,12 @@ def mask_metrics(mask: Mask) -> dict[str, float]:
     row = {"mask_ratio": mask.count / mask.masked.shape[1]}
     if mask.hierarchy is None or mask.depth is None:
         return row
-    group_BN = mask.hierarchy.cut(mask.depth)
-    size_BM = torch.zeros_like(mask.hierarchy.parent).scatter_add(1, group_BN, torch.ones_like(group_BN))
+    size_BM = mask.hierarchy.group_sizes(mask.depth)
     return row | {
         "depth": mask.depth.double().mean().item(),
         "tree_height": mask.hierarchy.height.double().mean().item(),
         "groups": size_BM.gt(0).sum(dim=1).double().mean().item(),
-        "largest_group": size_BM.amax(dim=1).double().mean().item() / group_BN.shape[1],
+        "largest_group": size_BM.amax(dim=1).double().mean().item() / mask.hierarchy.patches,
     }
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from evomask.engine import distributed
+from evomask.models.weight_files import json_or_nothing
 
 Config = TypeVar("Config")
 NETWORK_DISK_SECONDS = 30
@@ -66,11 +67,7 @@ def begun_by_this_job(wanted: Path | None, numbered: list[Path], command: str) -
 
 def record_of(folder: Path) -> dict[str, Any]:
     """What config.json says of a folder, whatever made it; nothing where there is none that can be read."""
-    try:
-        record = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return json_or_nothing(folder / "config.json")
 
 
 def check_all_see(run: Path) -> None:
@@ -98,7 +95,8 @@ def read_run(run: Path, config_type: type[Config]) -> Config:
         return from_dict(config_type, json.loads(path.read_text())["config"])
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         if task := record_of(run).get("task"):
-            raise ValueError(f"{run} is the folder of an evaluation ({task}), and not of what is asked for") from error
+            said = f"is the folder of an evaluation ({task}), and not of what is asked for, or of another version of evomask"
+            raise ValueError(f"{run} {said} ({error!r})") from error
         raise ValueError(f"{path} does not describe a run of this version of evomask ({error!r})") from error
 
 

@@ -1,5 +1,6 @@
 """A task whose steps take the samples of a data set, at the rates of an `OptimConfig`: all but its model, step and batches."""
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -8,8 +9,11 @@ import torch
 from torch import nn
 
 from evomask.data.sampler import StepSampler
+from evomask.engine import distributed
 from evomask.engine.loop import StepResult, Task, TrainConfig
 from evomask.engine.optim import OptimConfig, learning_rate
+
+logger = logging.getLogger("evomask")
 
 
 def task_over(
@@ -38,6 +42,12 @@ def task_over(
     Raises:
         ValueError: there are fewer samples than a batch takes, or a batch cannot be shared out.
     """
+    if optim.warmup_epochs >= settings.epochs and distributed.rank() == 0:
+        logger.warning(
+            "the rate rises over %g epochs and there are %d: it never gets to what was asked for, see --optim.warmup-epochs",
+            optim.warmup_epochs,
+            settings.epochs,
+        )
     steps_per_epoch = steps_per_epoch or sampler(range(0)).steps_per_epoch
     return Task(
         model=model,

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -20,8 +21,7 @@ from evomask.masking.affinity import symmetric_attention
 
 Linkage = Literal["weighted", "average"]
 Backend = Literal["auto", "torch", "numba", "triton"]
-_COMPILER_IS_THERE = find_spec("numba") is not None
-_TRITON_IS_THERE = find_spec("triton") is not None
+_INSTALL = {"numba": "pip install numba", "triton": "install torch with CUDA"}
 
 
 class NonFiniteAffinity(ValueError):
@@ -82,6 +82,11 @@ class Hierarchy:
         for _ in range(self._doublings):
             ancestor_BM = ancestor_BM.gather(1, ancestor_BM)
         return ancestor_BM[:, : self.patches]
+
+    def group_sizes(self, level: int | Tensor) -> Tensor:
+        """(B, M) long, how many patches each node has as a group of the cut at a level; 0 for nodes that are none."""
+        group_BN = self.cut(level)
+        return torch.zeros_like(self.parent).scatter_add(1, group_BN, torch.ones_like(group_BN))
 
     def leaf_order(self, swap: Tensor | None = None) -> Tensor:
         """The patches from left to right as a dendrogram draws them: the leaves of any node stand together.
@@ -196,8 +201,8 @@ def _fastest_backend(affinity_BNN: Tensor) -> Backend:
     compiled: dict[str, Backend] = {"cpu": "numba", "cuda": "triton"}
     backend = compiled.get(affinity_BNN.device.type, "torch")
     obstacle = _obstacle(backend, affinity_BNN)
-    if obstacle and backend == "triton" and _TRITON_IS_THERE:
-        _say_once(f"trees are built by torch, which takes many times longer: Triton {obstacle.partition(':')[0]}")
+    if obstacle and _is_installed(backend):
+        _say_once(f"trees are built by torch, which takes many times longer: {backend} {obstacle}")
     return "torch" if obstacle else backend
 
 
@@ -209,20 +214,34 @@ def _say_once(warning: str) -> None:
 def _obstacle(backend: Backend, affinity_BNN: Tensor) -> str | None:
     """Why the backend cannot take this affinity, and what helps; None where it can."""
     device, patches = affinity_BNN.device.type, affinity_BNN.shape[1]
+    if backend in _INSTALL and not _is_installed(backend):
+        return f"is not installed: {_INSTALL[backend]}"
     if backend == "numba":
-        if not _COMPILER_IS_THERE:
-            return "is not installed: pip install numba"
         if device != "cpu":
             return f"takes an affinity on a CPU, not on {device}: move it"
+        return _compiler_obstacle()
     if backend == "triton":
-        if not _TRITON_IS_THERE:
-            return "is not installed: install torch with CUDA"
         if device != "cuda" and not (device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
             return f"takes an affinity on a GPU, not on {device}: move it"
         from evomask.masking.kernels.triton import LARGEST
 
         if patches > LARGEST:
             return f"takes up to {LARGEST} patches: use 'torch'"
+    return None
+
+
+@cache
+def _is_installed(library: str) -> bool:
+    return find_spec(library) is not None
+
+
+@cache
+def _compiler_obstacle() -> str | None:
+    """Why numba, which is installed, cannot be used; asked when trees are wanted, since it takes a second to import."""
+    try:
+        import_module("evomask.masking.kernels.cpu")
+    except ImportError as error:  # of a NumPy that it does not know, for example
+        return f"cannot be imported ({error}): install another version"
     return None
 
 

@@ -52,7 +52,13 @@ def add_classifier(model: nn.Module, classes: int, *, pooling: Pooling = "mean",
 
 
 def set_drop_path(model: nn.Module, rate: float) -> None:
-    """Give every block its rate of stochastic depth, linearly from 0 at the first block to `rate` at the last."""
+    """Give every block its rate of stochastic depth, linearly from 0 at the first block to `rate` at the last.
+
+    Raises:
+        ValueError: the rate is none of leaving something out.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"--drop-path is how often the last block is left out, from 0 to below 1, not {rate}")
     blocks = [module for module in model.modules() if hasattr(module, "drop_path1")]
     for number, block in enumerate(blocks):
         own = rate * number / max(1, len(blocks) - 1)

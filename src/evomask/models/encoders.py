@@ -21,7 +21,7 @@ from evomask.models.pretrained import (
 from evomask.models.specs import SpecOptions, parse_spec
 from evomask.models.taps import AttentionTap, attention_tap
 from evomask.models.vit import check_plain_vit
-from evomask.models.weight_files import ENDINGS, FOLDER_FILES, MANIFEST, one_line, read_json
+from evomask.models.weight_files import ENDINGS, FOLDER_FILES, MANIFEST, json_or_nothing, one_line
 
 Pooling = Literal["token", "mean"]
 logger = logging.getLogger("evomask")
@@ -215,7 +215,7 @@ def _load_file(file: Path, options: SpecOptions) -> Pretrained:
 
 
 def _load_folder(folder: Path) -> Pretrained:
-    config = read_json(folder / "config.json")
+    config = json_or_nothing(folder / "config.json")
     if "architecture" in config:
         return load_timm(f"local-dir:{folder}", str(folder))
     if "model_type" in config:
@@ -247,7 +247,7 @@ def _load_hf(name: str, spec: str) -> Pretrained:
         return _load_folder(Path(name))
     try:
         folder = Path(snapshot_download(name, allow_patterns=["config.json", "preprocessor_config.json"]))
-        if "architecture" in read_json(folder / "config.json"):
+        if "architecture" in json_or_nothing(folder / "config.json"):
             return load_timm(f"hf-hub:{name}", spec)
         snapshot_download(name, allow_patterns=["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"])
         if not any(folder.glob("model*.safetensors")):

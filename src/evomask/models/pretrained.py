@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evomask.models.architecture import Hints, build_for
 from evomask.models.hosts import HOSTS
 from evomask.models.layouts import LAYOUTS, EncoderWeights, read_layout
-from evomask.models.weight_files import one_line, read_folder_weights, read_json, read_shards, read_weights
+from evomask.models.weight_files import json_or_nothing, one_line, read_folder_weights, read_shards, read_weights
 
 LEAST_FIT = 0.9
 """Share of the tensors that must fit; below, the model is another than the file's."""
@@ -83,7 +83,7 @@ def load_transformers(folder: Path) -> Pretrained:
     Raises:
         ValueError: as for `load_file`, or its config.json asks for something that timm has not.
     """
-    config = read_json(folder / "config.json")
+    config = json_or_nothing(folder / "config.json")
     config = config.get("vision_config", config)  # CLIP's is that of two towers
     known: dict[str, Any] = {"heads": config.get("num_attention_heads"), "eps": config.get("layer_norm_eps")}
     if "image_size" in config:
@@ -94,7 +94,7 @@ def load_transformers(folder: Path) -> Pretrained:
             raise ValueError(f"{folder} has the activation {config['hidden_act']!r}, which is none of {', '.join(ACTIVATIONS)}")
         known["activation"] = ACTIVATIONS[config["hidden_act"]]
     loaded = _load(read_folder_weights(folder), known, folder)
-    images = read_json(folder / "preprocessor_config.json")
+    images = json_or_nothing(folder / "preprocessor_config.json")
     if "image_mean" in images and "image_std" in images:
         return Pretrained(loaded.model, images["image_mean"], images["image_std"], loaded.account)
     return loaded
@@ -103,7 +103,7 @@ def load_transformers(folder: Path) -> Pretrained:
 def _described_host(checkpoint: Path) -> dict[str, Any]:
     """What a run's config.json says of the model whose RUN/checkpoints/step_... this is; empty if there is none."""
     folders = checkpoint.resolve().parents
-    config = read_json(folders[1] / "config.json").get("config", {}) if len(folders) > 1 else {}
+    config = json_or_nothing(folders[1] / "config.json").get("config", {}) if len(folders) > 1 else {}
     return config if "host" in config else {}
 
 

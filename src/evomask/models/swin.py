@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evomask.models.timm_encoder import build_timm
+from evomask.models.vit import check_patches_divide
 
 LEAST_CELLS = 12
 """A side; cells are by default the tokens of the last stage that has so many."""
@@ -123,9 +124,7 @@ def check_swin(encoder: nn.Module) -> Swin:
     embedding: Any = swin.patch_embed
     if not embedding.strict_img_size:
         raise ValueError("the Swin must be for images of one size: build it without strict_img_size=False")
-    (height, width), (patch_height, patch_width) = embedding.img_size, embedding.patch_size
-    if height % patch_height or width % patch_width:
-        raise ValueError(f"patches of {patch_height} x {patch_width} px do not divide an image of {height} x {width} px")
+    check_patches_divide(embedding)
     return swin
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from evomask.models.dalle import DalleTokenizer
 from evomask.models.discrete_vae import DiscreteVAE, DiscreteVAEConfig
 from evomask.models.tokenizer import Tokenizer
-from evomask.models.weight_files import FOLDER_FILES, one_line, read_json, read_weights
+from evomask.models.weight_files import FOLDER_FILES, json_or_nothing, one_line, read_weights
 
 OWN = "evomask_discrete_vae"
 EXPORT = "tokenizer"
@@ -20,7 +20,7 @@ EXPORT = "tokenizer"
 
 
 def _load_own(folder: Path) -> Tokenizer:
-    config = read_json(folder / "config.json")
+    config = json_or_nothing(folder / "config.json")
     try:
         model = DiscreteVAEConfig(**config["model"] | {"levels": tuple(config["model"]["levels"])}).build()
         model.load_state_dict(read_weights(folder / "model.safetensors"))
@@ -50,7 +50,7 @@ def load_tokenizer(name: str, sha256: str | None = None) -> tuple[Tokenizer, str
             f"the tokenizer {name} is not the one that this run began with (its files have sha256 {digest[:12]}..., not "
             f"{sha256[:12]}...): put that one back; a run on other tokens is a new one"
         )
-    kind = read_json(folder / "config.json").get("model_type")
+    kind = json_or_nothing(folder / "config.json").get("model_type")
     if kind not in KINDS:
         raise ValueError(f"{name} is no tokenizer: the model_type of its config.json is {kind!r}, none of {', '.join(KINDS)}")
     return KINDS[kind](folder).eval().requires_grad_(False), digest
@@ -69,7 +69,7 @@ def _folder_of(name: str) -> Path:
     folder = Path(name)
     if not folder.is_dir():
         raise ValueError(f"there is no tokenizer {name}: name a run of `evomask train-tokenizer`, a folder or hf:NAME")
-    if "config" not in read_json(folder / "config.json"):
+    if "config" not in json_or_nothing(folder / "config.json"):
         return folder
     if not (folder / EXPORT / "config.json").is_file():
         raise ValueError(f"the run {folder} has left no tokenizer: `evomask resume {folder}` goes on with it, if it trains one")

@@ -9,6 +9,7 @@ import torch
 
 from evomask.data.instances import Instances, InstanceSource
 from evomask.data.rle import decode_mask
+from evomask.data.spread import spread
 from evomask.engine.run import read_run
 from evomask.figures.detection import DetectedImage, beside_truth
 from evomask.figures.style import save
@@ -29,9 +30,7 @@ def draw_detections(out: Path) -> None:
     for each in json.loads((out / DETECTIONS).read_text()):
         if each["score"] >= SURE:
             found[each["image_id"]].append(each)
-    count = min(SHOWN, len(source))
-    shown = [number * len(source) // count for number in range(count)]
-    pictures = [_detected(source, index, found[source.image_id(index)]) for index in shown]
+    pictures = [_detected(source, index, found[source.image_id(index)]) for index in spread(SHOWN, len(source))]
     save(beside_truth(pictures, source.classes), out / "detections.png")
 
 

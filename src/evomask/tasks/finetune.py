@@ -28,7 +28,7 @@ from evomask.engine.samples import task_over
 from evomask.models.classifier import add_classifier
 from evomask.models.encoders import Encoder, Pooling
 from evomask.tasks.classification import predict
-from evomask.tasks.labelled_data import LabelledDataConfig, check_trainable
+from evomask.tasks.labelled_data import LabelledDataConfig, check_shown, check_trainable
 from evomask.tasks.validation_log import ValidationLog, final_metrics
 
 
@@ -75,6 +75,14 @@ class FinetuneConfig(LabelledDataConfig):
     loop: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=100, batch_size=1024))
 
     def __post_init__(self):
+        check_shown(self.shown)
+        for name, value in (("label-smoothing", self.label_smoothing), ("random-erasing", self.random_erasing)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"--{name} is a share, from 0 to 1, not {value}")
+        if self.ema is not None and not 0 <= self.ema <= 1:
+            raise ValueError(f"--ema is the decay of a running mean, from 0 to 1, not {self.ema}")
+        if min(self.mixup, self.cutmix) < 0:
+            raise ValueError(f"--mixup and --cutmix must be at least 0, not {min(self.mixup, self.cutmix)}")
         if (self.mixup or self.cutmix) and self.loop.batch_size // self.loop.micro_batches % 2:
             raise ValueError("mixup and cutmix mix pairs of images: make the batch (or micro-batch) size even")
         if self.validate_every < 1:

@@ -10,6 +10,7 @@ from evomask.analysis.plain_affinities import PLAIN_AFFINITIES
 from evomask.data.coco_masks import CocoMasks
 from evomask.data.image_masks import ImageMaskFolders, MaskSource, SceneMasks
 from evomask.data.labelled import fit
+from evomask.data.spread import spread
 from evomask.engine import distributed
 from evomask.engine.pretrain import normalise
 from evomask.engine.progress import ProgressBar
@@ -79,15 +80,14 @@ def evaluate_hierarchy(encoder: Encoder, config: HierarchyConfig) -> dict[str, f
     tap = encoder.tap
     grid = tap.grid
     source = config.source(encoder)
-    count = min(config.count, len(source))
-    chosen = [number * len(source) // count for number in range(count)]
+    chosen = spread(config.count, len(source))
     device = distributed.pick_device(config.device)
     encoder.model.to(device)
 
     trees: dict[str, list[Hierarchy]] = {name: [] for name in ("", *PLAIN_AFFINITIES)}
     labels = []
-    bar = ProgressBar("trees", count)
-    for start in range(0, count, config.batch_size):
+    bar = ProgressBar("trees", len(chosen))
+    for start in range(0, len(chosen), config.batch_size):
         part = chosen[start : start + config.batch_size]
         images_uint8 = torch.stack([fit(source.image(index), encoder.image_size) for index in part])
         masks = torch.stack([fit(source.mask(index).unsqueeze(0), encoder.image_size, sharp=True)[0] for index in part])

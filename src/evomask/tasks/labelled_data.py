@@ -46,6 +46,12 @@ class LabelledDataConfig:
         return train, val
 
 
+def check_shown(share: float) -> None:
+    """Raise a ValueError where it is not how much of an image's shorter side can be seen."""
+    if not 0 < share <= 1:
+        raise ValueError(f"--shown is how much of an image's shorter side is seen, above 0 and up to 1, not {share}")
+
+
 def check_trainable(source: ImageSource) -> None:
     """Raise a ValueError where a classifier cannot learn from these images: no labels, or a class with a single image."""
     if len(source.classes) < 2:

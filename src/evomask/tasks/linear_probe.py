@@ -23,7 +23,7 @@ from evomask.engine.samples import task_over
 from evomask.models.encoders import Encoder, Pooling
 from evomask.tasks.classification import Predictions
 from evomask.tasks.features import extract_features, features_of
-from evomask.tasks.labelled_data import LabelledDataConfig, check_trainable
+from evomask.tasks.labelled_data import LabelledDataConfig, check_shown, check_trainable
 from evomask.tasks.validation_log import ValidationLog, final_metrics
 
 
@@ -57,10 +57,9 @@ class LinearProbeConfig(LabelledDataConfig):
     loop: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=90, batch_size=16384))
 
     def __post_init__(self):
+        check_shown(self.shown)
         if not self.rates or min(self.rates) <= 0:
             raise ValueError(f"--rates are learning rates above 0, not {self.rates}")
-        if self.optim.base_lr <= 0:
-            raise ValueError(f"--optim.base-lr must be above 0, not {self.optim.base_lr}: --rates are multiples of it")
         if self.validate_every < 1:
             raise ValueError(f"--validate-every must be at least 1, not {self.validate_every}")
         if self.loop.parallel != "ddp" or self.loop.checkpoint_activations or self.loop.compile == "on":

@@ -28,7 +28,7 @@ class RetrievalDataConfig:
         revisited: gnd_roxford5k.pkl or gnd_rparis6k.pkl, the ground truth of revisited Oxford or Paris.
         images: the folder with its .jpg files. None: the folder `jpg` beside it.
         labels: a csv with a column `file`, whose paths begin at its folder, and one with labels.
-        label_column: the column with the labels. None: the first one beside `file`.
+        label_column: the column with the labels, of this csv and of one to learn from. None: the first one beside `file`.
         queries: the folder of those files that are queries. None: the folder `query` beside the csv.
         gallery: the folder of those that are searched. None: the folder `gallery` beside the csv.
         half: of a csv: test on all labels, or on this half of them, shuffled once and for all; the other half is to learn from.
@@ -59,8 +59,10 @@ class RetrievalDataConfig:
             raise ValueError("give either --revisited or --labels")
         if self.revisited is None and self.images is not None:
             raise ValueError("--images are those of --revisited: give that, too")
-        if self.labels is None and (self.queries or self.gallery or self.label_column or self.half != "all"):
-            raise ValueError("--queries, --gallery, --label-column and --half are about the files of a csv: give --labels, too")
+        if self.labels is None and (self.queries or self.gallery or self.half != "all"):
+            raise ValueError("--queries, --gallery and --half are about the files of a csv: give --labels, too")
+        if self.label_column and self.labels is None and (self.train is None or self.train.suffix != ".csv"):
+            raise ValueError("--label-column is about a csv: give --labels, or one to --train on")
         if self.train is not None and not self.finetune:
             raise ValueError("--train is learnt from where --finetune True says so: add that, or leave --train out")
         if self.finetune and self.train is None and (self.revisited is not None or (self.labels and self.half == "all")):

@@ -13,6 +13,7 @@ from torch import Tensor
 from evomask.analysis.average_precision import RankedQuery, average_precision, mean_metrics
 from evomask.data.retrieval_sets import Numbers, Relevant, RetrievalSet, Verdict
 from evomask.data.scaled_images import ScaledImages, thumbnail
+from evomask.data.spread import spread
 from evomask.engine.run import write_atomically
 
 NEAREST = 10
@@ -62,12 +63,10 @@ def write_nearest(path: Path, tested: RetrievalSet, best: Tensor, numbers: Seque
 
 def keep_shown(path: Path, tested: RetrievalSet, best: Tensor) -> None:
     """Some queries from all over, and what was found for each, small: all that a picture takes."""
-    count = min(SHOWN_QUERIES, len(tested.queries))
-    chosen = [number * len(tested.queries) // count for number in range(count)]
     queries = ScaledImages(tested.queries, tested.boxes, 1, (1.0,), (1, 1))
     relevant = tested.protocols[tested.shown]
     rows, verdicts = [], []
-    for query in chosen:
+    for query in spread(SHOWN_QUERIES, len(tested.queries)):
         found = best[query, :SHOWN_NEAREST].tolist()
         pictures = [queries.original(query)[0], *map(tested.gallery.image, found)]
         rows.append(torch.stack([thumbnail(picture, _SIDE) for picture in pictures]))

@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional
 from evomask.data.image_masks import IGNORED, ClassMaskSource, ImageMaskFolders, WholeImages
 from evomask.data.loader import in_order, load_batches
 from evomask.data.segmentation_crops import SegmentationCrops, fitting_size
+from evomask.data.spread import spread
 from evomask.engine import distributed
 from evomask.engine.loop import StepResult, TrainConfig, prepare_blocks, train
 from evomask.engine.optim import OptimConfig, build_layer_decayed_adamw
@@ -219,11 +220,10 @@ def segment_all(
         torch.distributed.all_reduce(confusion)
     if not confusion.any():
         raise ValueError(f"no pixel of the {len(source)} validation images has a label: see --ignored")
-    chosen = sorted({number * len(source) // EXAMPLES for number in range(EXAMPLES)})
 
     @torch.no_grad()
     def examples() -> list[Example]:
-        return [_segment(segmenter, *pairs[index], encoder, config, device) for index in chosen]
+        return [_segment(segmenter, *pairs[index], encoder, config, device) for index in spread(EXAMPLES, len(source))]
 
     return Segmentations(confusion, examples)
 

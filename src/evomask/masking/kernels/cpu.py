@@ -6,6 +6,7 @@ read as an integer that is ordered as the similarity is. Such integers have to k
 operators widen them to 64 bits, numpy's functions do not.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -52,6 +53,15 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="evomask-trees")
 
 
+def _compiled(function: Callable[..., Any]) -> Any:
+    """By numba, and kept on disk for the next process, where there is a place that it can write to."""
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # as in a container without a home: a few seconds in every process
+        return numba.njit(**options)(function)
+
+
 @numba.njit(nogil=True, inline="always")
 def _ordered(bits: Any, largest: Any) -> Any:
     """The bits of a float other than NaN as an integer that is ordered as the floats are; `largest`: all but its sign bit."""
@@ -73,7 +83,7 @@ def _prefetch(_typing: Any, address: Any) -> Any:
     return numba.void(numba.intp), generate
 
 
-@numba.njit(nogil=True, error_model="numpy", cache=True)
+@_compiled
 def _build(
     affinity_BNN: np.ndarray,
     first: int,
@@ -188,7 +198,7 @@ def _build(
     return True
 
 
-@numba.njit(nogil=True, error_model="numpy", cache=True)
+@_compiled
 def _number(
     merges: np.ndarray,
     found: np.ndarray,
