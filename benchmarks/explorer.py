@@ -20,7 +20,8 @@ from evomask.benchmarks.comparison import circumstances
 from evomask.data.scenes import Scenes
 from evomask.figures.explorer import Explorer, MaskChoice, TreeChoice
 from evomask.recipes.explore import as_png, first_image, load_model
-from evomask.recipes.explore_page import Server, build_page
+from evomask.recipes.explore_page import build_page
+from evomask.recipes.explore_server import Server
 
 FLAGS = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SHOWN = """([selector, source]) => {

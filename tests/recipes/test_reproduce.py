@@ -62,7 +62,9 @@ NAMES = ["vit_small_mae_random_ratio25_300", "vit_small_mae_evolved_ratio25_300"
 @pytest.fixture
 def wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wanted:
     monkeypatch.setitem(TABLES, "two", TWO_ROWS)
-    (tmp_path / "data").mkdir()
+    for folder in ("imagenette112", "camvid/images", "camvid/annotations"):
+        for split in ("train", "val"):
+            (tmp_path / "data" / folder / split).mkdir(parents=True)
     (tmp_path / "asked").touch()
     (tmp_path / "evomask.py").write_text(EVOMASK)
     monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
@@ -325,12 +327,18 @@ def test_one_row_really_takes_a_step(wanted: Wanted, monkeypatch: pytest.MonkeyP
         (["table1", "--jobs", "0"], "--jobs 0 and 3 --seeds: there has to be at least one of each"),
         (["table1", "--data", ".", "--json", "{taken}"], "taken exists, and is no table of figures: choose another --json"),
         (["table1", "--seed", "3"], "did you mean --seeds"),
+        (["table1", "--data", ".", "--seeds", "0", "0"], "--seeds are different numbers from 0 on, not 0 0"),
+        (["table1", "--data", ".", "--seeds", "-1"], "--seeds are different numbers from 0 on, not -1"),
+        (["table1", "--data", ".", "--minutes", "-1"], "--minutes must be above 0, not -1"),
+        (["table1", "--data", ".", "--launcher=nosuch -n 2"], "--launcher: there is no program nosuch"),
+        (["table1", "--data", "{here}"], "/imagenette112/train, nor 9 more of what it needs: docs/reproduce.md says what is"),
+        (["costs", "--scale", "micro", "--out", "{taken}"], "taken cannot be made (File exists): choose another --out"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], message: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").touch()
-    assert main(["reproduce", *(word.format(taken=tmp_path / "taken") for word in arguments)]) == 2
+    assert main(["reproduce", *(word.format(taken=tmp_path / "taken", here=tmp_path) for word in arguments)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -229,7 +229,8 @@ def test_what_cannot_be_trained_on_is_one_line(folders: dict[str, Any], tmp_path
         assert said in error("--loop.batch-size", "8", option, value)
     assert "--crop-scale is a range" in error("--loop.batch-size", "8", "--crop-scale", "1", "0.2")
     assert "--shown is how much" in error("--shown", "2", task="linear-probe")
-    assert "share of labels must be above 0" in error("--loop.batch-size", "8", "--label-share", "0")
+    for share in ("0", "10"):
+        assert "share of labels must be above 0 and at most 1" in error("--loop.batch-size", "8", "--label-share", share)
     assert "--rates are learning rates above 0" in error("--rates", "0", task="linear-probe")
     assert "--optim.base-lr must be above 0" in error("--optim.base-lr", "0", task="linear-probe")
     assert "there are only 3 images for a batch of 8" in error("--loop.batch-size", "8", "--label-share", "0.01")

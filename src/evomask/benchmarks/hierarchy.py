@@ -49,7 +49,7 @@ class HierarchyConfig:
 
 
 def compare_hierarchies(config: HierarchyConfig) -> list[Comparison]:
-    """A table a size of the grid, in milliseconds an image."""
+    """Milliseconds that the tree of an image takes, by what builds it; a table for each size of the grid."""
     device = distributed.pick_device(config.device)
     try:
         import fastcluster

@@ -66,8 +66,7 @@ class LoaderConfig:
 
 
 def compare_loaders(config: LoaderConfig) -> list[Comparison]:
-    """Tables in milliseconds an image: all of it, decoding alone, cropping alone, each on one thread; all of it with workers;
-    and the same images in each of the layouts that evomask reads.
+    """Milliseconds that loading an image takes: decoding, cropping, all of it, with workers, and in each layout.
 
     evomask hands over uint8, and the device normalises it during training; MAE's recipe normalises each image after it is
     cropped, and that is part of its times. One row is therefore evomask with normalisation on the same thread of the CPU.

@@ -37,15 +37,24 @@ def create_run(run: Path, config: Any, command: str, **more: str) -> None:
     if run.is_dir() and any(run.iterdir()):
         hint = f"`evomask resume {run}` goes on with it" if (run / "config.json").exists() else "it is no run"
         raise ValueError(f"{run} exists and is not empty ({hint}): choose another --out")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"the folder {run} cannot be made ({error.strerror}): choose another --out") from error
+    make_folder(run)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     if job := distributed.job():
         more["job"] = job
     record = {"command": command, "started": started, **more, "config": to_dict(config)} | provenance()
     write_atomically(run / "config.json", json.dumps(record, indent=2) + "\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, where it is not there yet.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"the folder {folder} cannot be made ({error.strerror}): choose another --out") from error
 
 
 def begun_by_this_job(wanted: Path | None, numbered: list[Path], command: str) -> Path | None:

@@ -9,6 +9,7 @@ import torch
 from evomask.benchmarks.comparison import Row, circumstances
 from evomask.benchmarks.overhead import WITH_EVOLVED, OverheadConfig, compare_with_evolved
 from evomask.engine.distributed import pick_device
+from evomask.engine.run import make_folder
 from evomask.recipes.table_text import check_place, row_of, write_figures
 
 COSTS = "costs"
@@ -32,11 +33,15 @@ def reproduce_costs(scale: str, out: Path, turns: int = 5, device: str = "auto",
         json_file: to write the rows of the csv to, too.
 
     Raises:
-        ValueError: there is no such device, less than one turn, or `json_file` has no folder or is another file.
+        ValueError: there is no such device, less than one turn, the folder cannot be made, or `json_file` has none or is
+            another file.
     """
     if json_file is not None:
         check_place(json_file)
-    comparison = compare_with_evolved(OverheadConfig(batch_size=IMAGES[scale], turns=turns, device=device))
+    config = OverheadConfig(batch_size=IMAGES[scale], turns=turns, device=device)
+    machine = _machine(pick_device(device))
+    make_folder(out)
+    comparison = compare_with_evolved(config)
     shares = shares_of_a_step({row.name: row for row in comparison.rows})
     command = f"evomask reproduce {COSTS} --scale {scale} --turns {turns} --device {device}"
     lines = [f"# {COSTS}, {scale}: {TITLE}", "", f"| % of a step | paper | {scale} |", "|---|---|---|"]
@@ -49,7 +54,7 @@ def reproduce_costs(scale: str, out: Path, turns: int = 5, device: str = "auto",
         " masks. Attention, and the tree with its cut and the choice of patches: each by itself. Memory, on a GPU: the most"
         " that either of the two needs beyond what was there before, of what a step does.",
         "",
-        f"Machine: {_machine(pick_device(device))}.",
+        f"Machine: {machine}.",
         "",
         f"Command: `{command}`",
         "",

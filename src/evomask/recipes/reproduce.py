@@ -1,12 +1,14 @@
 """Rerunning a table of the paper: what is not done yet is run, and a table stands at the end."""
 
 import logging
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
-from evomask.engine.run import write_atomically
+from evomask.engine.run import make_folder, write_atomically
 from evomask.recipes.commands import Command, Runner
 from evomask.recipes.paper import PaperRun
 from evomask.recipes.scales import CAMVID, CAMVID_FILE, SCALES
@@ -37,15 +39,20 @@ def reproduce(
     """
     if min(jobs, len(wanted.seeds)) < 1:
         raise ValueError(f"--jobs {jobs} and {len(wanted.seeds)} --seeds: there has to be at least one of each")
+    if minutes is not None and minutes <= 0:
+        raise ValueError(f"--minutes must be above 0, not {minutes:g}")
+    if launcher and shutil.which(launcher[0]) is None:
+        raise ValueError(f"--launcher: there is no program {launcher[0]}")
     if not wanted.data.is_dir():
         raise ValueError(f"{wanted.data} is no folder: --data names that of the data sets, see docs/reproduce.md")
     if json_file is not None:
         check_place(json_file)
-    wanted.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(wanted.out / CAMVID_FILE, "\n".join(CAMVID) + "\n")
     cells = plan(wanted)
     chains = chains_of([cell for cell in cells if wanted.runs(cell.column)])
     left = {command.folder: command.next_arguments() for chain in chains for command in chain}  # before anything is run
+    _check_data(wanted, left.values())
+    make_folder(wanted.out)
+    write_atomically(wanted.out / CAMVID_FILE, "\n".join(CAMVID) + "\n")
     logger.info("%d of %d commands are left to be run", sum(map(bool, left.values())), len(left))
     runner = Runner(wanted.out, jobs, launcher)
     stopped_by = runner.run(chains, minutes)
@@ -57,6 +64,17 @@ def reproduce(
     if failed:
         raise ValueError(f"{failed}{path} has what there is, and the same command tries again")
     return path
+
+
+def _check_data(wanted: Wanted, commands: Iterable[Sequence[str]]) -> None:
+    """Raise a ValueError where a command asks for data that are not there."""
+    # What --pretrain and --evaluate say comes last, and counts.
+    said = [word for command in commands for option, word in dict(pairwise(command)).items() if option.startswith("--")]
+    named = dict.fromkeys(Path(word) for word in said if word.startswith(f"{wanted.data}/"))
+    missing = [path for path in named if not path.exists() and not path.is_relative_to(wanted.out)]
+    if missing:
+        more = f", nor {len(missing) - 1} more of what it needs" if len(missing) > 1 else ""
+        raise ValueError(f"there is no {missing[0]}{more}: docs/reproduce.md says what is looked for in --data")
 
 
 class Interrupted(Exception):

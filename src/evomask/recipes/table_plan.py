@@ -26,7 +26,7 @@ class Wanted:
         evaluations: which to run, by the names of a `Scale`; none: all that the table has.
 
     Raises:
-        ValueError: the table has not such an evaluation at this scale.
+        ValueError: the table has not such an evaluation at this scale, or a seed cannot be one or is given twice.
     """
 
     table: str
@@ -39,6 +39,8 @@ class Wanted:
     evaluations: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if min(self.seeds, default=0) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"--seeds are different numbers from 0 on, not {' '.join(map(str, self.seeds))}")
         there = [column.evaluation for column in SCALES[self.scale].columns(TABLES[self.table])]
         unknown = [name for name in self.evaluations if name not in there]
         if unknown:

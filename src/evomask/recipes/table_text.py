@@ -42,7 +42,6 @@ def write_figures(path: Path, text: str, figures: Sequence[Figure], json_file: P
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(figures)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
     write_atomically(path.with_suffix(".csv"), file.getvalue())
     if json_file is not None:

@@ -67,8 +67,9 @@ def identification_small() -> IdentificationConfig:
 
 
 def counting_small() -> CountingConfig:
-    """Counting with a small language model that learns along, on the embedded scenes, of which one in four asks anything: 25
-    minutes of one CPU core.
+    """Counting with a small language model that learns along, on the embedded scenes: 25 minutes of one CPU core.
+
+    One scene in four asks anything.
 
     Command: `evomask evaluate counting_small --encoder RUN`
 

@@ -107,7 +107,7 @@ def finetune(encoder: Encoder, config: FinetuneConfig, out: Path, resume: bool =
     settings = config.loop
     source, val = config.sources(encoder)
     check_trainable(source)
-    if config.label_share < 1:
+    if config.label_share != 1:
         source = StratifiedSubset(source, config.label_share, settings.seed)
     device = distributed.pick_device(settings.device)
     with torch.random.fork_rng(devices=[]):

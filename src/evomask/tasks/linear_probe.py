@@ -108,7 +108,7 @@ def linear_probe(encoder: Encoder, config: LinearProbeConfig, out: Path, resume:
     settings = config.loop
     source, val = config.sources(encoder)
     check_trainable(source)
-    if config.label_share < 1:
+    if config.label_share != 1:
         source = StratifiedSubset(source, config.label_share, settings.seed)
     device = distributed.pick_device(settings.device)
     encoder.model.to(device)

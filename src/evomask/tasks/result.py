@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evomask.engine.run import provenance, to_dict, write_atomically
+from evomask.engine.run import make_folder, provenance, to_dict, write_atomically
 
 RESULT = "result.json"
 """In the folder that a command makes: where it is there, nothing is left to be computed."""
@@ -14,11 +14,11 @@ def make_result_folder(folder: Path) -> None:
     """Make the folder before the work begins, so that a result never overwrites another.
 
     Raises:
-        ValueError: there is a result in it already.
+        ValueError: there is a result in it already, or it cannot be made.
     """
     if (folder / RESULT).exists():
         raise ValueError(f"{folder} holds a result already: choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
 
 
 def write_result(path: Path, task: str, metrics: dict[str, Any], config: dict[str, Any]) -> Path:
