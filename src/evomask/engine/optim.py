@@ -36,9 +36,7 @@ class OptimConfig:
     clip_grad: float | None = None
 
     def __post_init__(self):
-        if self.base_lr <= 0:
-            raise ValueError(f"--optim.base-lr must be above 0, not {self.base_lr}")
-        for name in ("min_lr", "warmup_epochs", "weight_decay"):
+        for name in ("base_lr", "min_lr", "warmup_epochs", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--optim.{name.replace('_', '-')} must be at least 0, not {getattr(self, name)}")
         if self.clip_grad is not None and self.clip_grad <= 0:

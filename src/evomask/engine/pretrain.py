@@ -96,7 +96,7 @@ class DataConfig:
     def __post_init__(self):
         if self.workers < 0:
             raise ValueError(f"--data.workers must be at least 0, not {self.workers}")
-        if min(self.std) <= 0:
+        if any(value <= 0 for value in self.std):
             raise ValueError(f"--data.std is what channels are divided by, so above 0, not {self.std}")
 
     def source(self, size: tuple[int, int], channels: int, seed: int) -> ImageSource:

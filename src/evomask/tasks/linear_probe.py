@@ -60,6 +60,8 @@ class LinearProbeConfig(LabelledDataConfig):
         check_shown(self.shown)
         if not self.rates or min(self.rates) <= 0:
             raise ValueError(f"--rates are learning rates above 0, not {self.rates}")
+        if self.optim.base_lr == 0:
+            raise ValueError("--optim.base-lr must be above 0: --rates are multiples of it")
         if self.validate_every < 1:
             raise ValueError(f"--validate-every must be at least 1, not {self.validate_every}")
         if self.loop.parallel != "ddp" or self.loop.checkpoint_activations or self.loop.compile == "on":
