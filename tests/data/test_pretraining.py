@@ -99,5 +99,5 @@ def test_where_nothing_can_be_read_it_says_so_by_the_index():
 
 
 def test_scale_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=r"--crop-scale is a range"):
+    with pytest.raises(ValueError, match=r"--data\.crop-scale"):
         dataset(scale=(0.5, 1.5))

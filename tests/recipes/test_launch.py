@@ -203,7 +203,7 @@ def test_without_out_a_run_takes_the_first_free_folder(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("recipe", "overrides", "message"),
     [
-        ("demoo", {}, "no recipe 'demoo': did you mean 'demo'"),
+        ("demoo", {}, r"^no recipe 'demoo': did you mean 'demo'\?$"),
         ("demo", {"epochs": 3}, "PretrainConfig has no 'epochs': it has recipe, host, masking, data, optim, train"),
         ("demo", {"train__epoch": 3}, "TrainConfig has no 'epoch': it has epochs, batch_size"),
         ("demo", {"train__epochs__x": 3}, "'epochs' has no 'x' below it"),

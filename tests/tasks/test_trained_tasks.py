@@ -196,11 +196,12 @@ def test_from_the_command_line_with_a_share_of_the_labels(folders: dict[str, Any
     assert main(["resume", str(out)]) == 0
     assert json.loads((out / "result.json").read_text())["metrics"] == first["metrics"]
     record = json.loads((out / "config.json").read_text())
-    for change, said in (({"task": "nosuch"}, "does not describe an evaluation"), ({"config": {"gone": 1}}, "another version")):
+    for change, said in (({"task": "nosuch"}, "KeyError('nosuch')"), ({"config": {"gone": 1}}, "gone")):
         (out / "config.json").write_text(json.dumps(record | change))
         capsys.readouterr()
         assert main(["resume", str(out)]) == 2
-        assert said in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "config.json does not describe an evaluation of this version of evomask" in error and said in error
     (out / "config.json").write_text(json.dumps(record))
     assert main([*common, "--out", str(out)]) == 2
     assert f"`evomask resume {out}` goes on with it" in capsys.readouterr().err

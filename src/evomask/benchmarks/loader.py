@@ -26,6 +26,7 @@ from evomask.data.loader import load_batches
 from evomask.data.pretraining import PretrainingImages
 from evomask.data.sampler import StepSampler
 from evomask.data.scenes import Scenes
+from evomask.data.spread import spread
 from evomask.engine.pretrain import DataConfig, normalise
 
 IMAGENET_SIZE = (375, 500)
@@ -84,7 +85,7 @@ def compare_loaders(config: LoaderConfig) -> list[Comparison]:
                 f"{min(config.images, len(folder))} images fill no batch of {config.batch_size}: lower --batch-size"
             )
         # From all over the folder, where it holds more.
-        paths = [Path(folder.name(index * len(folder) // count)) for index in range(count)]
+        paths = [Path(folder.name(index)) for index in spread(count, len(folder))]
         for path in paths:
             try:
                 read(path)

@@ -43,7 +43,7 @@ class PretrainingImages(Dataset[tuple[Tensor, Tensor, int]]):
         self.source = source
         self._patches, self._seed = patches, seed
         self._images = ReadableImages(source, channels, size, seed)
-        crop = random_crop(size, scale)
+        crop = random_crop(size, scale, option="--data.crop-scale")
         self._augment = v2.Compose([crop, v2.RandomHorizontalFlip()]) if flip else crop
 
     def __len__(self) -> int:

@@ -67,9 +67,8 @@ class TrainConfig:
     timeout_seconds: int = 60
 
     def __post_init__(self):
-        least = dict.fromkeys(("epochs", "batch_size", "micro_batches", "log_every", "keep"), 1)
-        least |= {"max_nonfinite": 1, "timeout_seconds": 1, "seed": 0, "save_minutes": 0}
-        for name, value in least.items():
+        at_least_1 = ("epochs", "batch_size", "micro_batches", "log_every", "keep", "max_nonfinite", "timeout_seconds")
+        for name, value in (dict.fromkeys(at_least_1, 1) | {"seed": 0, "save_minutes": 0}).items():
             if getattr(self, name) < value:
                 option = name.replace("_", "-")
                 raise ValueError(f"--train.{option}, or --loop.{option}, must be at least {value}, not {getattr(self, name)}")

@@ -104,8 +104,7 @@ def read_run(run: Path, config_type: type[Config]) -> Config:
         return from_dict(config_type, json.loads(path.read_text())["config"])
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         if task := record_of(run).get("task"):
-            said = f"is the folder of an evaluation ({task}), and not of what is asked for, or of another version of evomask"
-            raise ValueError(f"{run} {said} ({error!r})") from error
+            raise ValueError(f"{run} is the folder of an evaluation ({task}), and not of what is asked for") from error
         raise ValueError(f"{path} does not describe a run of this version of evomask ({error!r})") from error
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from evomask.engine import distributed, parallel
 from evomask.engine.checkpoint import checkpoints
 from evomask.engine.loop import share_out
-from evomask.engine.run import begun_by_this_job, check_all_see, create_run, read_run, record_of, write_atomically
+from evomask.engine.run import begun_by_this_job, check_all_see, create_run, from_dict, record_of, write_atomically
 from evomask.engine.signals import Stopped
 from evomask.figures.classification import calibration, confusion_matrix
 from evomask.figures.retrieval import found_images
@@ -87,10 +87,12 @@ def resume_evaluation(out: Path) -> Path:
     with distributed.process_group():
         with distributed.agreed():
             record = record_of(out)
-            task, spec = record.get("task"), record.get("encoder")
-            if task not in TASKS or spec is None:
-                raise ValueError(f"{out}/config.json does not describe an evaluation of this version of evomask")
-            config = read_run(out, TASKS[task].config)
+            try:
+                task, spec = record["task"], record["encoder"]
+                config = from_dict(TASKS[task].config, record["config"])
+            except (KeyError, TypeError, AttributeError) as error:
+                said = f"{out / 'config.json'} does not describe an evaluation of this version of evomask ({error!r})"
+                raise ValueError(said) from error
             encoder = encoder_of(spec)
         return _finish(task, spec, encoder, config, out, resume=True)
 
