@@ -127,3 +127,5 @@ def test_mistakes(runs, tmp_path):
     (tmp_path / "page.html").write_text("mine")
     with pytest.raises(ValueError, match="choose another --out"):
         write_comparison(runs, tmp_path / "page.html")
+    with pytest.raises(ValueError, match=r"page.html cannot be made \(File exists\): choose another --out"):
+        write_comparison(runs, tmp_path / "page.html/page.html")

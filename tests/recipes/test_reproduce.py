@@ -332,6 +332,7 @@ def test_one_row_really_takes_a_step(wanted: Wanted, monkeypatch: pytest.MonkeyP
         (["table1", "--data", ".", "--minutes", "-1"], "--minutes must be above 0, not -1"),
         (["table1", "--data", ".", "--launcher=nosuch -n 2"], "--launcher: there is no program nosuch"),
         (["table1", "--data", "{here}"], "/imagenette112/train, nor 9 more of what it needs: docs/reproduce.md says what is"),
+        (["table1", "--data", "."], "there is no imagenette112/train, nor 9 more of what it needs"),
         (["costs", "--scale", "micro", "--out", "{taken}"], "taken cannot be made (File exists): choose another --out"),
     ],
 )

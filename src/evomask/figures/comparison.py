@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from evomask.analysis.tree_health import health_by_stage
-from evomask.engine.run import write_atomically
+from evomask.engine.run import make_folder, write_atomically
 from evomask.figures import curves
 from evomask.figures.page import chart, charts, duration, missing, page, section
 from evomask.figures.report import MONITORED
@@ -29,7 +29,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         out: the page.
 
     Raises:
-        ValueError: less than two runs or too many, one of them twice or no run, or `out` exists.
+        ValueError: less than two runs or too many, one of them twice or no run, or `out` exists or its folder cannot be made.
     """
     if not 2 <= len(runs) <= MOST_RUNS:
         raise ValueError(f"2 to {MOST_RUNS} runs are compared on one page, not {len(runs)}")
@@ -51,7 +51,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     }
     parts = (overview(folders), differences(folders), results(folders), training(folders), learning(folders))
     parts += (trees(folders), masks(shown), hierarchies(shown))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_atomically(out, page(" and ".join(folders), parts, data if shown else None, "comparison.js"))
     return out
 

@@ -64,7 +64,10 @@ def show_hierarchy(
     fractions: Sequence[float] = FRACTIONS,
     blocks: int = PAPER_BLOCKS,
 ) -> Figure:
-    """The partitions at several depths; `masking` says which affinity and linkage, for the rest see `show_masks`."""
+    """The partitions at several depths.
+
+    `masking` says which affinity and linkage; for the rest see `show_masks`.
+    """
     attention = tap.by_block(images, blocks).mean(dim=1)
     hierarchy = build_hierarchy(AFFINITIES[masking.affinity](attention), masking.linkage)
     return partitions(originals, hierarchy, tap.grid, fractions)
@@ -79,7 +82,10 @@ def show_tree(
     groups: int = 10,
     blocks: int = PAPER_BLOCKS,
 ) -> Figure:
-    """The upper part of the trees, each node drawn as its patches; `masking` is as in `show_hierarchy`, see `show_masks`."""
+    """The upper part of the trees, each node drawn as its patches.
+
+    `masking` is as in `show_hierarchy`; for the rest see `show_masks`.
+    """
     attention = tap.by_block(images, blocks).mean(dim=1)
     hierarchy = build_hierarchy(AFFINITIES[masking.affinity](attention), masking.linkage)
     return trees_of_patches(originals, hierarchy, tap.grid, groups)
@@ -93,7 +99,10 @@ def show_attention(
     queries: Sequence[tuple[int, int]] | None = None,
     blocks: int = PAPER_BLOCKS,
 ) -> Figure:
-    """Where the patches at `queries`, (row, column), look; None takes two. For the rest see `show_masks`."""
+    """Where patches look, mean over heads.
+
+    These are the patches at `queries`, (row, column); None takes two. For the rest see `show_masks`.
+    """
     return attention_of_patches(originals, tap.by_block(images, blocks), tap.grid, queries or middle_queries(tap.grid))
 
 
@@ -105,7 +114,10 @@ def show_heads(
     queries: Sequence[tuple[int, int]] | None = None,
     block: int | None = None,
 ) -> Figure:
-    """Where the patches at `queries`, (row, column), look, each head in a colour; None: two patches, and the last block."""
+    """Where patches look, each head in a colour.
+
+    These are the patches at `queries`, (row, column); None takes two, and the last block. For the rest see `show_masks`.
+    """
     grid = vit.patch_embed.grid_size
     queries = queries or middle_queries(grid)
     attention = patch_attention(vit, images, queries, block)
@@ -113,7 +125,10 @@ def show_heads(
 
 
 def show_class_attention(vit: VisionTransformer, images: Tensor, originals: Tensor, *, block: int | None = None) -> Figure:
-    """What the class token looks at in a block, None: in the last; mean over heads, and head by head."""
+    """What the class token looks at in the last block, mean over heads, and head by head.
+
+    `block`, from 1, is another one. For the rest see `show_masks`.
+    """
     return class_token_attention(originals, class_attention(vit, images, block), vit.patch_embed.grid_size)
 
 

@@ -143,7 +143,7 @@ class _Planner:
         command = Command(
             arguments=(
                 *("pretrain", *scale.pretraining(run, attention_blocks), *tokenizer),
-                *("--data.root", str(wanted.data / scale.images), "--train.seed", str(seed), *wanted.pretrain),
+                *("--data.root", f"{wanted.data}/{scale.images}", "--train.seed", str(seed), *wanted.pretrain),
             ),
             folder=wanted.out / "runs" / f"{run.name}{tapped}-{seed}",
         )
@@ -151,7 +151,7 @@ class _Planner:
 
     def _tokenizer(self, options: tuple[str, ...]) -> Command:
         return Command(
-            arguments=("train-tokenizer", *options, "--data.root", str(self._wanted.data / self._scale.images)),
+            arguments=("train-tokenizer", *options, "--data.root", f"{self._wanted.data}/{self._scale.images}"),
             folder=self._wanted.out / "runs" / "tokenizer",
         )
 

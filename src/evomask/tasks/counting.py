@@ -16,7 +16,9 @@ class CountingConfig(ObjectQuestionsConfig):
 
 
 def evaluate_counting(encoder: Encoder, config: CountingConfig, out: Path, resume: bool = False) -> dict[str, float]:
-    """Object counting by a language model whose visual tokenizer is `encoder`; see `answer_questions`.
+    """Object counting by a language model whose visual tokenizer is `encoder`.
+
+    For the rest see `answer_questions`.
 
     Raises:
         ValueError: beside what `answer_questions` raises, an answer that is no number.

@@ -18,7 +18,9 @@ class IdentificationConfig(ObjectQuestionsConfig):
 def evaluate_identification(
     encoder: Encoder, config: IdentificationConfig, out: Path, resume: bool = False
 ) -> dict[str, float]:
-    """Identification of objects by a language model whose visual tokenizer is `encoder`; see `answer_questions`.
+    """Identification of objects by a language model whose visual tokenizer is `encoder`.
+
+    For the rest see `answer_questions`.
 
     Raises:
         ValueError: beside what `answer_questions` raises, an answer that is neither yes nor no.

@@ -48,5 +48,8 @@ class VqaConfig(VisualLanguageConfig):
 
 
 def evaluate_vqa(encoder: Encoder, config: VqaConfig, out: Path, resume: bool = False) -> dict[str, float]:
-    """Visual question answering by a language model whose visual tokenizer is `encoder`; see `answer_questions`."""
+    """Visual question answering by a language model whose visual tokenizer is `encoder`.
+
+    For the rest see `answer_questions`.
+    """
     return answer_questions(encoder, config, config.questions(encoder), vqa_accuracy, out, resume)
