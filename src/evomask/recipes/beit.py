@@ -69,7 +69,8 @@ def vit_tiny_beit_112() -> PretrainConfig:
 
     Command: `evomask pretrain vit_tiny_beit_112 --data.root FOLDER --host.tokenizer TOKENIZER`
 
-    The tokenizer is first made by `evomask train-tokenizer --data.root FOLDER --out TOKENIZER`.
+    The tokenizer is first made by `evomask train-tokenizer --data.root FOLDER --out TOKENIZER`. Crops are of 20% to 100%, as
+    MAE's: of 8% of so small an image little is left.
     """
     encoder = BEiTEncoderConfig(image_size=(112, 112), patch_size=8, width=192, heads=3)
     return PretrainConfig(

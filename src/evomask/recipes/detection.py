@@ -5,7 +5,7 @@ blocks, AdamW with weight decay 0.05, and "the standard 1x and 3x schedules": a 
 11/12 of the epochs. It gives neither batch size nor image size nor a warm-up, speaks of 30 epochs beside the two schedules, and
 does not say which of these its figures are of. Chosen here: a batch of 16, the usual one, so that 1x is 12 epochs and 3x 36;
 large-scale jitter (0.1 to 2.0) in a square of 1,024 px and 0.1 of stochastic depth, as in the detection benchmark that MAE's
-authors use (Li et al., 2021); 1,000 steps of warm-up; and rates that fall by 0.75 from block to block.
+authors use (Li et al., 2021); about 1,100 steps of warm-up, 0.15 epochs; and rates that fall by 0.75 from block to block.
 """
 
 from evomask.engine.loop import TrainConfig

@@ -6,7 +6,7 @@ from evomask.tasks.segmentation import SegmentationConfig
 
 
 def segmentation_ade20k() -> SegmentationConfig:
-    """UperNet on ADE20K at 512 px for 160K iterations of 16 images, as in the paper's Tables I to IV, VIII and IX.
+    """UperNet on ADE20K at 512 px for 160K iterations of 16 images, as in the paper's Tables I to V, VIII and IX.
 
     Command: `evomask evaluate segmentation_ade20k --encoder RUN --ade20k ADEChallengeData2016`
 

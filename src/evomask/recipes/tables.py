@@ -1,8 +1,8 @@
 """The paper's tables: which encoders are compared, by what, and what the paper reports; and what the paper leaves open.
 
 A row is an encoder, a column an evaluation of it. Rows of Tables VI, VII, IX and X whose encoders are not published, or not as
-weights that timm has, are left out; so is Table X's DINO, which was pretrained on landmarks. Section V-E's costs are in
-`costs.py`.
+weights that timm has, are left out; so are Table X's DINO, which was pretrained on landmarks, and Table VI's supervised models,
+which were trained from scratch and are no encoders that are fine-tuned. Section V-E's costs are in `costs.py`.
 """
 
 from dataclasses import dataclass, replace
@@ -72,8 +72,8 @@ PUBLISHED = {
     "DINO v2": "timm:vit_base_patch14_reg4_dinov2.lvd142m?image_size=224",
     "MAE": "timm:vit_base_patch16_224.mae",
 }
-"""ViT-B that the paper compares with, as timm has them; DINO v2 with registers, and shown images as large as the others are,
-not of the 518 px that it was made for. MAE's have 1,600 epochs behind them."""
+"""ViT-B that the paper compares with, as timm has them; DINO v2 with registers, without which its attention is noisy, and
+shown images as large as the others are, not of the 518 px that it was made for. MAE's have 1,600 epochs behind them."""
 
 _RANDOM_WEIGHTS = Row(title="random weights", encoder="untrained:vit_small_mae", reported=(71.53, 21.17, 19.31))
 
@@ -138,6 +138,7 @@ TABLE_III = Table(
     ),
 )
 
+# Of the three protocols the paper does not say which; its figures are near Table X's of Medium.
 _OXFORD = Column(title="retrieval on Oxford, mAP", evaluation="oxford", metric="medium_map")
 TABLE_IV = Table(
     title="a fixed depth against one that evolves; ViT-S, 300 epochs",

@@ -1,6 +1,6 @@
 """The paper's Table VII: an encoder as the visual tokenizer of a large language model, on GVTBench; and a small one for a CPU.
 
-What the paper and GVT's code say (Section V-C; Wang et al., 2023): Vicuna-7B, frozen; 224 px, random crops and flips; a
+What the paper and GVT's code say (Section V-B; Wang et al., 2023): Vicuna-7B, frozen; 224 px, random crops and flips; a
 resampler of 32 latents; AdamW for 20,000 steps at a rate of 1e-6. The batch is not said: 64 here, of which 20,000 steps are
 three passes over the questions of VQAv2. Which questions the models of the other columns are trained on is not said either:
 here they are made of COCO's training set, in GVTBench's wording, and gone over for about as many steps. Figures are the

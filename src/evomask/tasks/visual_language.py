@@ -1,7 +1,7 @@
 """An encoder as the visual tokenizer of a language model: what all tasks that ask about images have in common.
 
 The encoder's patches go through a LayerNorm, a Perceiver resampler and a linear layer to the language model, as embeddings
-between `<Img> ` and `</Img>`; after them comes the question (GVT: Wang et al., 2023; the paper's Section V-C and Table VII).
+between `<Img> ` and `</Img>`; after them comes the question (GVT: Wang et al., 2023; the paper's Section V-B and Table VII).
 """
 
 import json
