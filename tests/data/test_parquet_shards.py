@@ -55,7 +55,7 @@ def test_rows_without_bytes_and_broken_ones_are_unreadable(tmp_path, samples, wr
     images = open_images(write_parquet([samples[0], ("a.jpg", None, 1), ("b.jpg", b"words", 2)], tmp_path))
     with pytest.raises(UnreadableImage, match="the row has no bytes"):
         images.image(1)
-    with pytest.raises(UnreadableImage, match="cannot identify image"):
+    with pytest.raises(UnreadableImage, match="it is of no format that Pillow knows"):
         images.image(2)
     assert images.name(2).endswith("train-00000-of-00001.parquet:2")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from evomask.data.codecs import DECODERS, Decoder, load
@@ -57,6 +57,8 @@ def decode(data: bytes, channels: int = 3, decoders: Mapping[str, Callable[[], D
                 if image is None:
                     image = _decode_any(file, _MODES[channels])
                 return _upright(image, file.getexif().get(_ORIENTATION, 1))
+    except UnidentifiedImageError as error:  # its own words are of an object in memory
+        raise UnreadableImage("it is of no format that Pillow knows") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow raises SyntaxError for some broken PNG files, and OSError for most else.
         raise UnreadableImage(" ".join(str(error).split()) or type(error).__name__) from error

@@ -44,7 +44,7 @@ def task_over(
     """
     if optim.warmup_epochs >= settings.epochs and distributed.rank() == 0:
         logger.warning(
-            "the rate rises over %g epochs and there are %d: it never gets to what was asked for, see --optim.warmup-epochs",
+            "the rate rises over %g epochs of a training of %d: it never gets to what was asked for, see --optim.warmup-epochs",
             optim.warmup_epochs,
             settings.epochs,
         )
