@@ -138,6 +138,15 @@ def test_halves_share_no_label(products: Path) -> None:
     assert not seen["first"] & seen["second"]
 
 
+def test_one_label_is_searched_but_has_no_halves(products: Path) -> None:
+    head, *rows = products.read_text().splitlines()
+    products.write_text("\n".join([head, *(row for row in rows if row.endswith(f",{LABELS[0]}"))]))
+    tested, _ = RetrievalDataConfig(labels=products).sources(encoder())
+    assert set(tested.gallery.classes) == {LABELS[0]}
+    with pytest.raises(ValueError, match="there is but one label: no two halves can be made of it"):
+        RetrievalDataConfig(labels=products, half="first").sources(encoder())
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_stopped_anywhere_it_goes_on_bit_for_bit(
     products: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any

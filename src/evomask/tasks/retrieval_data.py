@@ -81,15 +81,15 @@ class RetrievalDataConfig:
         if self.revisited is not None:
             tested = revisited(self.revisited, self.images or self.revisited.parent / "jpg", channels)
         elif self.labels is not None:
-            rows = read_labels(self.labels, self.label_column)
-            halves = _halves(rows)
-            chosen = {"all": rows, "first": halves[0], "second": halves[1]}[self.half]
+            chosen = read_labels(self.labels, self.label_column)
+            if self.half != "all":
+                first, second = _halves(chosen)
+                chosen, others = (first, second) if self.half == "first" else (second, first)
+                learnt = _labelled_files(others, self.labels, channels)
             tested = labelled_pair(
                 self._below(self.queries or self.labels.parent / "query", chosen, channels),
                 self._below(self.gallery or self.labels.parent / "gallery", chosen, channels),
             )
-            if self.half != "all":
-                learnt = _labelled_files(halves[0 if self.half == "second" else 1], self.labels, channels)
         else:
             tested, learnt = scene_instances(encoder.image_size, self.instances, self.views, seed=0, channels=channels)
         if not self.finetune:
