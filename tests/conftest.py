@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from evomask.engine.metrics import read_metrics
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")

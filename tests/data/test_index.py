@@ -170,11 +170,11 @@ def test_processes_that_begin_together_make_it_once(tmp_path, cache):
     (tmp_path / "data").mkdir()
     age(tmp_path)
     context = multiprocessing.get_context("fork")
-    barrier, results = context.Barrier(3), context.SimpleQueue()
+    barrier, results = context.Barrier(3, timeout=60), context.Queue()
     processes = [context.Process(target=_load_slowly, args=(tmp_path, barrier, results)) for _ in range(3)]
     for process in processes:
         process.start()
-    assert [results.get() for _ in processes] == [499_500] * 3
+    assert [results.get(timeout=60) for _ in processes] == [499_500] * 3
     for process in processes:
         process.join()
     assert (tmp_path / "log").read_text() == "made\n"

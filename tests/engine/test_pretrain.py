@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from evomask.data.pretraining import PretrainingImages
 from evomask.engine.checkpoint import load_checkpoint
 from evomask.engine.loop import train
 from evomask.engine.metrics import read_metrics
@@ -24,6 +25,7 @@ from evomask.engine.pretrain import (
     PretrainStep,
     TrainConfig,
     build_host,
+    encoder_of_host,
     mask_metrics,
     normalise,
     pretraining_task,
@@ -96,6 +98,27 @@ def test_golden_losses(photos: Path, tmp_path: Path) -> None:
     config = config_of(data=DataConfig(root=photos, workers=0), train=replace(config_of().train, epochs=6))
     found = losses_of(config, tmp_path / "run")
     assert found == pytest.approx(GOLDEN_LOSSES, rel=1e-4), [round(loss, 6) for loss in found]
+
+
+def test_options_of_the_data_reach_images_step_and_encoder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = DataConfig(root=photos, workers=0, crop_scale=(0.9, 1.0), flip=False, mean=(0.3,), std=(0.6,))
+    config = config_of(host=replace(HOST, encoder=replace(ENCODER, in_chans=1)), data=data)
+    host = build_host(config)
+    task = pretraining_task(config, host)
+    batch = images, noise, indices = next(iter(task.batches(range(1))))
+    source = data.source((32, 32), 1, config.train.seed)
+    expected = PretrainingImages(source, (32, 32), 1, 16, config.train.seed, scale=(0.9, 1.0), flip=False)
+    assert images.shape == (8, 1, 32, 32)
+    for image, row, index in zip(images, noise, indices.tolist(), strict=True):
+        assert torch.equal(image, expected[0, index][0]) and torch.equal(row, expected[0, index][1])
+
+    seen: list[Tensor] = []
+    embed = host.embed
+    monkeypatch.setattr(host, "embed", lambda given: seen.append(given.clone()) or embed(given))
+    assert task.step(batch, 0.5).loss.isfinite()
+    torch.testing.assert_close(seen, [(images / 255 - 0.3) / 0.6])
+    encoder = encoder_of_host(host, config, "this")
+    assert (encoder.mean, encoder.std, encoder.in_chans) == ((0.3,), (0.6,), 1)
 
 
 def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:

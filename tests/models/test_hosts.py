@@ -20,6 +20,7 @@ from evomask.models.hosts import HOSTS, HostConfig
 from evomask.models.mae import MAEConfig
 from evomask.models.simmim import SimMIMConfig, SwinSimMIMConfig
 from evomask.models.swin import SwinConfig
+from evomask.models.taps import attention_tap
 from evomask.models.vit import ViTConfig
 
 VIT = ViTConfig(name="vit_tiny_patch16_224", image_size=(32, 32), patch_size=4, width=24, depth=2, heads=2)
@@ -85,6 +86,27 @@ def test_an_affinity_is_a_relation_of_all_places(kind):
     assert affinity.shape == (2, 64, 64) and affinity.dtype == torch.float32 and not affinity.requires_grad
     assert (affinity >= 0).all() and (affinity.sum(dim=-1) > 0).all()
     assert affinity.std() > 0
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("kind", SMALL)
+def test_an_affinity_is_the_mean_over_as_many_first_blocks_as_are_configured(kind, blocks):
+    host = replace(SMALL[kind], attention_blocks=blocks).build().eval()
+    images = torch.randn(2, 3, 32, 32)
+    by_block = attention_tap(host.encoder).by_block(images, 2)
+    assert not torch.allclose(by_block[:, 0], by_block[:, 1], rtol=0.001)
+    torch.testing.assert_close(host.affinity(host.embed(images)), by_block[:, :blocks].mean(dim=1))
+
+
+@pytest.mark.parametrize("kind", [kind for kind, config in SMALL.items() if hasattr(config, "scan_stride")])
+def test_with_a_stride_patches_lie_between_those_that_were_looked_at(kind):
+    host = replace(SMALL[kind], scan_stride=2).build().eval()
+    affinity = host.affinity(host.embed(torch.randn(2, 3, 32, 32))).view(2, 8, 8, 8, 8)
+    for axis in (1, 2, 3, 4):  # rows and columns, of queries and of keys
+        lines = affinity.unbind(axis)
+        assert not torch.allclose(lines[0], lines[2], rtol=0.001)
+        torch.testing.assert_close(lines[3], (lines[2] + lines[4]) / 2)
+        torch.testing.assert_close(lines[7], lines[6])
 
 
 @pytest.mark.parametrize("kind", SMALL)

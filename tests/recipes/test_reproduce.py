@@ -263,11 +263,11 @@ def test_a_signal_is_passed_on(rerun: Any, tmp_path: Path, number: signal.Signal
             time.sleep(0.02)
         os.kill(os.getpid(), number)
 
-    interrupting = threading.Thread(target=interrupt)
+    interrupting = threading.Thread(target=interrupt, daemon=True)
     interrupting.start()
     with pytest.raises(Interrupted, match="the same command goes on") as stopped:
         rerun()
-    interrupting.join()
+    interrupting.join(timeout=60)
     assert stopped.value.signum == number
     assert rerun.asked == [f"pretrain {NAMES[0]}-0"]
 
@@ -279,12 +279,12 @@ def test_under_nohup_a_closed_terminal_stops_nothing(rerun: Any, tmp_path: Path)
         os.kill(os.getpid(), signal.SIGHUP)
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    hanging_up = threading.Thread(target=hang_up)
+    hanging_up = threading.Thread(target=hang_up, daemon=True)
     hanging_up.start()
     try:
         assert len(rerun(wanted={"seeds": (0,)})) == 6
     finally:
-        hanging_up.join()
+        hanging_up.join(timeout=60)
         signal.signal(signal.SIGHUP, before)
 
 
