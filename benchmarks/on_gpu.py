@@ -11,7 +11,8 @@ other's Python:
     pip install --no-index --no-deps wheels/*.whl && pip install --no-index --no-deps --no-build-isolation -e .
 
 What is finished is not done again, so that a run that was broken off goes on where it stopped. Failures are written down and do
-not stop the rest. `--images` is a folder of training images for the comparison of masks; it is left out without one.
+not stop the rest. `--data` is the folder of data sets that docs/reproduce.md describes, of which imagenette112 is enough;
+without one, the tables are left out.
 """
 
 import argparse
@@ -45,23 +46,15 @@ MEASUREMENTS: dict[str, list[str]] = {
 }
 """Name -> command; `{out}` stands for where its results go, without an ending."""
 
-SEEDS, STRATEGIES = (0, 1, 2), ("evolved", "random")
-PRETRAINING = ("--train.epochs", "100", "--train.batch-size", "512", "--data.workers", "12", "--train.save-minutes", "1")
+TABLES = ("growth", "table4", "table2", "table1", "table8", "table3")
+"""In this order; the first has evolved against random masks, and all share their runs."""
 
 
-def comparison_of_masks(out: Path, images: Path) -> dict[str, list[str]]:
-    """Pretraining with evolved and random masks by turns, seed by seed, each followed by its kNN accuracy."""
-    measurements = {}
-    for seed in SEEDS:
-        for strategy in STRATEGIES:
-            name = f"pretrain-{strategy}-{seed}"
-            run = out / name
-            masks = ("--masking.strategy", strategy, "--train.seed", str(seed), "--data.root", str(images / "train"))
-            start = [*EVOMASK, "pretrain", "vit_tiny_mae_112", *masks, *PRETRAINING, "--out", str(run)]
-            measurements[name] = [*EVOMASK, "resume", str(run)] if run.exists() else start
-            folders = ("--train", str(images / "train"), "--val", str(images / "val"))
-            measurements[f"knn-{strategy}-{seed}"] = [*EVOMASK, "evaluate", "knn", "--encoder", str(run), *folders]
-    return measurements
+def tables_at_mini(out: Path, data: Path) -> dict[str, list[str]]:
+    """The paper's tables at the size that one GPU affords, by fine-tuning, which go on where they were broken off."""
+    saved = ("--pretrain=--data.workers 12 --train.save-minutes 1", "--evaluate=--workers 12")
+    options = ("--scale", "mini", "--data", str(data), "--evaluations", "finetune", *saved, "--out", str(out / "reproduced"))
+    return {f"mini-{table}": [*EVOMASK, "reproduce", table, *options] for table in TABLES}
 
 
 def main() -> None:
@@ -69,10 +62,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="beginnings of names; none for all")
     parser.add_argument("--out", type=Path, default=Path("results"))
-    parser.add_argument("--images", type=Path, help="a folder with train/ and val/, each in folders by class")
+    parser.add_argument("--data", type=Path, help="the folder of data sets, for tables at --scale mini")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
-    measurements = MEASUREMENTS | (comparison_of_masks(arguments.out, arguments.images) if arguments.images else {})
+    measurements = MEASUREMENTS | (tables_at_mini(arguments.out, arguments.data) if arguments.data else {})
     chosen = [name for name in measurements if name.startswith(tuple(arguments.names) or "")]
     if arguments.list:
         print("\n".join(f"{name:26} {' '.join(measurements[name])}" for name in chosen))

@@ -43,11 +43,11 @@ def test_a_measurement_is_done_once_and_a_failure_does_not_stop_the_rest(on_gpu,
     assert marks.read_text() == "x"
 
 
-def test_a_run_that_was_begun_is_resumed(on_gpu, tmp_path) -> None:
-    (tmp_path / "pretrain-random-1").mkdir()
-    commands = on_gpu.comparison_of_masks(tmp_path, tmp_path / "images")
-    assert commands["pretrain-random-1"][-2:] == ["resume", str(tmp_path / "pretrain-random-1")]
-    assert "--out" in commands["pretrain-evolved-1"]
+def test_tables_are_taken_up_to_the_missing_data(on_gpu, tmp_path, capsys) -> None:
+    (tmp_path / "data").mkdir()
+    for command in on_gpu.tables_at_mini(tmp_path / "out", tmp_path / "data").values():
+        assert main(command[3:]) == 2
+        assert "imagenette112/train, nor 1 more of what it needs" in capsys.readouterr().err
 
 
 def test_the_list() -> None:
