@@ -1,10 +1,12 @@
 """The trees of an encoder against labels: the same as step by step, and mistakes in one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from evomask.analysis.label_agreement import label_agreement, patch_labels
 from evomask.cli import main
@@ -35,6 +37,25 @@ def test_equal_to_the_same_step_by_step(encoder: Encoder) -> None:
     for name in ("purity", "covering", "best_rand"):
         assert found[name] == pytest.approx(getattr(expected, name), rel=1e-4)
     assert found["colour_purity"] > found["chance_purity"]
+
+
+def test_files_give_what_the_same_images_and_labels_give(encoder: Encoder, tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for index in range(5):
+        scene = Scenes((48, 64), 5, split="val").scene(index)
+        Image.fromarray(scene.image.permute(1, 2, 0).numpy()).save(tmp_path / f"images/{index}.png")
+        Image.fromarray(scene.object_map.byte().numpy()).save(tmp_path / f"masks/{index}.png")
+    expected = evaluate_hierarchy(encoder, HierarchyConfig(count=5, blocks=1, device="cpu"))
+    config = HierarchyConfig(images=tmp_path / "images", masks=tmp_path / "masks", count=5, blocks=1, device="cpu")
+    assert evaluate_hierarchy(encoder, config) == pytest.approx(expected)
+    assert evaluate_hierarchy(encoder, replace(config, ignored=(0,)))["purity"] != pytest.approx(expected["purity"])
+    for path in tmp_path.glob("*/*.png"):
+        picture = Image.open(path)
+        picture.resize((3 * picture.width, 3 * picture.height), Image.Resampling.NEAREST).save(path)
+    larger = evaluate_hierarchy(encoder, config)
+    for name in ("position_purity", "chance_purity"):  # which labels alone decide, and none is mixed from two
+        assert larger[name] == pytest.approx(expected[name])
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
