@@ -75,7 +75,7 @@ def test_images_that_show_one_label_do_not_count() -> None:
         label_agreement(one, torch.tensor([[4, 4, 4, 4]]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_equal_to_the_definitions(seed: int) -> None:
     tree, labels = random_case(seed)

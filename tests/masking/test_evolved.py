@@ -73,7 +73,7 @@ def test_every_image_has_its_own_depth():
     assert depth.tolist() == [5, 8, 41, 2]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(height=st.integers(2, 2304), epochs=st.integers(1, 10**6), data=st.data())
 def test_depth_is_eq_14_in_exact_arithmetic(height, epochs, data):
     epoch = data.draw(st.integers(0, epochs - 1))
@@ -104,7 +104,7 @@ def test_a_fixed_depth_is_a_share_of_each_height_whatever_the_progress(depth):
 # Mask
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=120, derandomize=True)
 @given(
     rows=st.integers(1, 6),
     columns=st.integers(2, 6),

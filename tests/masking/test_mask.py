@@ -22,7 +22,7 @@ def _rand(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(images=st.integers(1, 4), patches=st.integers(2, 40), seed=st.integers(0, 2**31), data=st.data())
 def test_highest_hides_the_highest_and_indices_are_a_partition(images, patches, seed, data):
     count = data.draw(st.integers(1, patches - 1))

@@ -25,7 +25,7 @@ def test_rounding_by_hand():
     assert ids.flatten().tolist() == [2 + 5 * 2, 4 + 5 * 3, 0, 3 + 5 * 3]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(levels=st.lists(st.integers(2, 8), min_size=1, max_size=4))
 def test_every_word_has_its_code_and_back(levels: list[int]):
     quantise, words = ScalarQuantiser(tuple(levels)), math.prod(levels)

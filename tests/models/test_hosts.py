@@ -48,7 +48,7 @@ def test_every_host_of_the_table_is_tried():
     assert all(HOSTS[kind] is type(config) and config.kind == kind for kind, config in SMALL.items())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(list(SMALL)),
     strategy=st.sampled_from(list(STRATEGIES)),

@@ -115,7 +115,7 @@ def test_the_gradient_reaches_every_parameter(name):
     assert not without
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(name=st.sampled_from(list(CONFIGS)), images=st.integers(1, 3), share=st.floats(0.05, 0.95), data=st.data())
 def test_any_number_of_hidden_places(name: str, images: int, share: float, data: st.DataObject):
     host = HOSTS[name]

@@ -38,7 +38,7 @@ def affinities(draw) -> Tensor:
     return affinity.to(draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16])))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(affinity=affinities(), linkage=st.sampled_from(["weighted", "average"]))
 def test_trees_are_the_references(affinity, linkage):
     before = affinity.clone()
