@@ -214,6 +214,29 @@ def test_the_first_process_waits_until_the_others_know_that_it_has_said_it(begin
     assert "process 0 waits at the others' images" in line
 
 
+ASKS_SLOWLY = """
+import time
+from evomask.engine.watch import Watch
+plain_at, plain_who = Watch.at, Watch._who_is_late
+def at(self, *what, **how):
+    plain_at(self, *what, **how)
+    self._deadline += 0.3 * (1 - rank)
+def who_is_late(self):
+    time.sleep(1.0 * rank)
+    return plain_who(self)
+Watch.at, Watch._who_is_late = at, who_is_late
+"""
+
+
+def test_the_first_process_does_not_end_while_another_one_still_asks_it_who_is_late(begin: Begin) -> None:
+    hangs = AT_IMAGES.format(rank=1, step=10, what="import time; time.sleep(1000)")
+    processes = begin(ASKS_SLOWLY + hangs, "--train.timeout-seconds", "3", "--train.save-minutes", "0")
+    assert processes.wait(HANG_SECONDS) == [1, 1]
+    assert len(processes.errors()) == 1, processes.errors()
+    [line] = processes.errors()
+    assert "late is process 1" in line
+
+
 NOT_FINITE = """
 from evomask.engine.pretrain import PretrainStep
 import dataclasses

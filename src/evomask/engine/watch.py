@@ -59,12 +59,13 @@ class Watch:
                 self._give_up()
 
     def _give_up(self) -> None:
-        # All find out at about the same time.
+        # All find out at about the same time. Who is late is asked first: once all have given up, the store may go.
+        late = self._who_is_late()
         if self._store is not None and distributed.first_to_give_up(self._store):
             logger.error(
                 "no progress for %.0f s in step %d (process %d waits at %s): %s. All end; `torchrun --max-restarts 3` goes on "
                 "by itself, and so does `evomask resume`. Where it needs longer, raise --train.timeout-seconds",
-                *(time.monotonic() - self._since, self._step, distributed.rank(), self._what, self._who_is_late()),
+                *(time.monotonic() - self._since, self._step, distributed.rank(), self._what, late),
             )
         if self._store is not None and distributed.rank() == 0:
             distributed.wait_for_all_to_give_up(self._store, GRACE_SECONDS)
