@@ -67,6 +67,14 @@ def test_an_evaluation_is_the_same(task: str, evaluate: Callable[..., Path]) -> 
             torch.testing.assert_close(tuned, expected, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("task", ["finetune", "detection"])
+def test_sharded_in_bfloat16(task: str, evaluate: Callable[..., Path]) -> None:
+    """What `auto` takes on a GPU, in training and in the validations between."""
+    runs = [evaluate(task, *how, "--loop.precision", "bfloat16") for how in ((1,), (2, "--loop.parallel", "fsdp"))]
+    expected, found = ([row["loss"] for row in read_metrics(run)] for run in runs)
+    assert found == pytest.approx(expected, rel=0.05 if task == "detection" else 2e-3)
+
+
 def test_a_probe_is_not_sharded(start: Start, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["evaluate", "linear-probe", *DATA, *LOOP, "--loop.parallel", "fsdp", "--out", str(out)]

@@ -63,6 +63,18 @@ def test_every_host(kind: str, losses_of: Callable[..., list[float]], tokenizer:
         assert losses_of(2, *command, "--train.parallel", parallel) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(("masks", "close"), [("random", 2e-3), ("evolved", 0.05)])  # rounding may turn a tree round
+@pytest.mark.parametrize("kind", HOSTS)
+def test_every_host_sharded_in_bfloat16(
+    kind: str, masks: str, close: float, losses_of: Callable[..., list[float]], tokenizer: list[str]
+) -> None:
+    """What `auto` takes on a GPU. Shards are gathered in bfloat16, and norms are computed in it, too: all but the same."""
+    options = ["--masking.strategy", masks, "--train.precision", "bfloat16"]
+    command = [*RUNS[kind], *(tokenizer if kind == "beit" else ()), *options]
+    expected = losses_of(1, *command)
+    assert losses_of(2, *command, "--train.parallel", "fsdp") == pytest.approx(expected, rel=close)
+
+
 def test_a_tokenizer(start: Start, tmp_path: Path) -> None:
     flags = "--data.scenes 32 --data.workers 0 --image-size 32 32 --model.levels 5 4 --model.width 8 --measured 8"
     flags += " --train.epochs 2 --train.batch-size 8 --train.micro-batches 2 --train.device cpu --train.log-every 1"

@@ -54,13 +54,16 @@ def shard(model: nn.Module, device: torch.device, half: bool) -> None:
     with distributed.agreed():  # what follows waits for the other processes, and one of them may have failed at its images
         pass
     mesh = init_device_mesh(device.type, (distributed.world_size(),))
-    # Images stay as they are, since the loss is taken of their pixels; autocast brings to bfloat16 what is to be.
-    policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if half else None, reduce_dtype=torch.float32, cast_forward_inputs=False
-    )
     blocks = blocks_of(model)
     for module in (*blocks, model):
+        policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16 if half else None,
+            reduce_dtype=torch.float32,
+            cast_forward_inputs=module is not model,  # images stay as they are, since the loss is taken of their pixels
+        )
         fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    if half:  # a validation, too, finds its weights in bfloat16
+        model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)
     for name in ("embed", "affinity"):  # a host is not only called
         if hasattr(model, name):
             register_fsdp_forward_method(model, name)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
@@ -105,6 +106,8 @@ class Detector(nn.Module):
             image_std=list(std),
             size_divisible=size,  # of a batch that is padded: with images that fit, the square
         )
+        for part in cast(Any, (self.rcnn.rpn, self.rcnn.roi_heads)):
+            part.box_coder = _BoxCoder(part.box_coder.weights)
 
     def forward(
         self,
@@ -160,3 +163,10 @@ class _RoIAlign(MultiScaleRoIAlign):
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         return super().forward(x, boxes, self._square)
+
+
+class _BoxCoder(BoxCoder):
+    """Boxes are made in float32 whatever the offsets come in: beyond 256 px bfloat16 knows but every second pixel."""
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        return super().decode_single(rel_codes.float(), boxes)
