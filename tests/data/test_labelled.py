@@ -64,6 +64,12 @@ def test_shapes_keep_their_aspect_ratio_and_the_centre_stays(
     assert found == pytest.approx(box, abs=1)
 
 
+def test_what_is_not_shown_goes_on_every_side() -> None:
+    """Half of the shorter side: 80 x 120 becomes 40 x 60, of which 10 rows and 20 columns go on each side."""
+    found = bright_box(fit(with_rectangle(80, 120, (20, 28)), (20, 20), shown=0.5))
+    assert found == pytest.approx((5, 3, 10, 14), abs=1)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 100), (97, 1), (33, 50), (31, 32), (500, 333), (32, 33)])
 @pytest.mark.parametrize("size", [(32, 32), (16, 48), (31, 7)])
 def test_the_size_is_exact_whatever_the_image(shape: tuple[int, int], size: tuple[int, int]) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from evomask.engine.metrics import read_metrics
 from evomask.models.encoders import TIMM_EXPORT
+from evomask.tasks.detections import DETECTIONS
 
 Start = Callable[..., Any]
 DATA = ["--encoder", "untrained:demo", "--scenes", "50", "--workers", "0"]
@@ -65,6 +66,20 @@ def test_an_evaluation_is_the_same(task: str, evaluate: Callable[..., Path]) -> 
         if task in ("finetune", "segmentation"):
             tuned, expected = (load_file(folder / TIMM_EXPORT / "model.safetensors") for folder in (out, alone))
             torch.testing.assert_close(tuned, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_what_is_detected_is_the_same(evaluate: Callable[..., Path]) -> None:
+    """Of a detector that does not learn: every box of every image, whichever process has looked at it."""
+    still = ["--optim.base-lr", "0", "--loop.epochs", "1"]
+    outs = [evaluate("detection", ranks, *still, *how) for ranks, how in ((1, []), (2, []), (2, ["--loop.parallel", "fsdp"]))]
+    expected, *others = (json.loads((out / DETECTIONS).read_text()) for out in outs)
+    assert len({each["image_id"] for each in expected}) == 25, "in every validation image something is found"
+    for found in others:
+        assert [(each["image_id"], each["category_id"]) for each in found] == [
+            (each["image_id"], each["category_id"]) for each in expected
+        ]
+        for name in ("score", "bbox"):
+            torch.testing.assert_close(*(torch.tensor([each[name] for each in one]) for one in (found, expected)))
 
 
 @pytest.mark.parametrize("task", ["finetune", "detection"])

@@ -4,21 +4,25 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import log_softmax
+from torch import nn
 
 from evomask.cli import main
+from evomask.data.image_masks import IGNORED
 from evomask.engine.checkpoint import load_checkpoint
 from evomask.engine.loop import TrainConfig
 from evomask.engine.optim import OptimConfig
 from evomask.engine.signals import Stopped
 from evomask.models.encoders import Encoder
+from evomask.models.segmenter import Segmenter
 from evomask.models.vit import ViTConfig, build_vit
-from evomask.tasks.segmentation import SegmentationConfig, segmentation
+from evomask.tasks.segmentation import SegmentationConfig, SegmentationStep, segmentation
 
 COLOURS = {"sky": (20, 20, 230), "grass": (20, 230, 20), "road": (90, 90, 90)}
 VOID = 9
@@ -67,6 +71,33 @@ def config_of(folders: dict[str, Any], **options: Any) -> SegmentationConfig:
     optim = OptimConfig(base_lr=0.2, warmup_epochs=0.5, decay="linear")
     loop = TrainConfig(epochs=2, batch_size=4, device="cpu", log_every=1)
     return SegmentationConfig(**(folders | small | {"optim": optim, "loop": loop} | options))
+
+
+class Fixed(nn.Module):
+    """A segmenter that says the same of any images."""
+
+    def __init__(self, main: torch.Tensor, auxiliary: torch.Tensor):
+        super().__init__()
+        self.main, self.auxiliary = nn.Parameter(main), nn.Parameter(auxiliary)
+
+    def with_auxiliary(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.main, self.auxiliary
+
+
+def test_the_loss_is_the_cross_entropy_of_both_heads_over_all_pixels() -> None:
+    generator = np.random.default_rng(0)
+    heads = generator.standard_normal((2, 2, 3, 4, 5))  # head, image, class, row, column
+    labels = generator.integers(0, 3, (2, 4, 5))
+    unlabelled = generator.random(labels.shape) < 0.3
+    logs = log_softmax(heads, axis=2)
+    each = [-np.take_along_axis(head, labels[:, None], axis=1)[:, 0] for head in logs]
+    main, auxiliary = (np.where(unlabelled, 0, loss).mean() for loss in each)
+    step = SegmentationStep(cast(Segmenter, Fixed(*map(torch.from_numpy, heads))), encoder(), 0.4)
+    images = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
+    result = step((images, torch.from_numpy(np.where(unlabelled, IGNORED, labels)), torch.arange(2)), 0.0)
+    assert unlabelled.any()
+    assert result.loss.item() == pytest.approx(main + 0.4 * auxiliary, rel=1e-6)
+    assert result.metrics() == {"main_loss": pytest.approx(main, rel=1e-6)}
 
 
 @pytest.mark.parametrize("frozen", [False, True])

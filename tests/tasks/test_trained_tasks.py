@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import log_softmax
+from torch import nn
 
 from evomask.cli import main
 from evomask.engine.checkpoint import load_checkpoint
@@ -114,6 +116,40 @@ def test_fine_tuning_learns(folders: dict[str, Any], tmp_path: Path, options: di
     metrics = finetune(encoder(), finetune_config(folders, **options), tmp_path / "out")
     assert metrics["top1"] > 80
     assert (tmp_path / "out/predictions.safetensors").exists()
+
+
+class Pixels(nn.Module):
+    """A classifier whose logits are linear in the mean colour of an image; it keeps what it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen = images.detach().double().numpy()
+        return self.head(images.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_loss_is_that_of_smoothed_and_mixed_labels(folders: dict[str, Any], smoothing: float, mixup: float) -> None:
+    model = Pixels()
+    config = finetune_config(folders, label_smoothing=smoothing, random_erasing=0.0, mixup=mixup)
+    images, labels = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8), np.array([2, 0, 1, 1])
+    step = FinetuneStep(model, encoder(), config, 3)
+    loss = step((images, torch.from_numpy(labels), torch.arange(4)), 0.0).loss.item()
+    plain = (images.double().numpy() / 255 - 0.5) / 0.25
+    # An image is mixed with the one at the same place from the end: by how much shows in what the model has seen.
+    other = plain[::-1]
+    share = ((model.seen - other) * (plain - other)).sum() / ((plain - other) ** 2).sum()
+    np.testing.assert_allclose(model.seen, share * plain + (1 - share) * other, atol=1e-5)
+    assert (share == pytest.approx(1, abs=1e-6)) == (mixup == 0)
+    logits = torch.einsum("oc,bc->bo", model.head.weight, torch.from_numpy(model.seen.mean(axis=(2, 3))).float())
+    logits = (logits + model.head.bias).detach().double().numpy()
+    smooth = np.eye(3)[labels] * (1 - smoothing) + smoothing / 3
+    targets = share * smooth + (1 - share) * smooth[::-1]
+    assert loss == pytest.approx(-(targets * log_softmax(logits, axis=1)).sum(axis=1).mean(), abs=1e-5)
 
 
 def test_gradients_of_each_block_are_logged_where_asked_for(folders: dict[str, Any], tmp_path: Path) -> None:
