@@ -391,3 +391,11 @@ def test_a_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVOMASK_TRACEBACK", "1")
     with pytest.raises(ValueError, match="no command"):
         main(["pretrian"])
+
+
+def test_a_warning_of_the_hub_is_printed_once() -> None:
+    """Such as one that says that there is no network, and that it tries again."""
+    warn = "from huggingface_hub.utils import logging; logging.get_logger('huggingface_hub.tried').warning('once more')"
+    program = f"from evomask.cli import main; main(['--version']); {warn}"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert [line for line in ended.stderr.splitlines() if "once more" in line] == ["once more"]

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="evomask: %(message)s", level=logging.WARNING)
     logging.getLogger("evomask").setLevel(logging.INFO)  # what was loaded of an encoder, and what was missing
+    logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
     # Computing threads that wait in a busy loop take the cores from the processes that load images: on two cores, a third of
     # the time. OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
