@@ -130,7 +130,7 @@ BESIDE = """
 from evomask.engine import loop
 class Beside(loop.CheckpointWriter):
     def __init__(self, run, keep, model, optimizer, beside):
-        super().__init__(run, keep, model, optimizer, beside=True)
+        super().__init__(run, keep, model, optimizer, torch.device("cpu"))
 loop.CheckpointWriter = Beside
 """
 

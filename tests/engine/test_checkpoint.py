@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from evomask.engine.checkpoint import (
     write_checkpoint,
 )
 
+CPU = torch.device("cpu")
 SHARD = "shard-00001-model-00001-of-00001.safetensors"
 
 
@@ -160,8 +162,8 @@ def trained(seed: int, steps: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_a_model_and_its_optimiser_go_on_as_they_were(tmp_path: Path, beside: bool) -> None:
+@pytest.mark.parametrize("beside", [None, CPU])
+def test_a_model_and_its_optimiser_go_on_as_they_were(tmp_path: Path, beside: torch.device | None) -> None:
     model, optimizer = trained(0, 3)
     writer = CheckpointWriter(tmp_path, 2, model, optimizer, beside)
     writer.save(3)
@@ -179,16 +181,27 @@ def test_a_model_and_its_optimiser_go_on_as_they_were(tmp_path: Path, beside: bo
 
 def test_what_fails_beside_is_said_at_the_next_save(tmp_path: Path) -> None:
     model, optimizer = trained(0, 1)
-    writer = CheckpointWriter(tmp_path, 2, model, optimizer, beside=True)
+    writer = CheckpointWriter(tmp_path, 2, model, optimizer, beside=CPU)
     with files_no_larger_than(100):
         writer.save(1)
         with pytest.raises(ValueError, match="step 1 cannot be written"):
             writer.save(2)
 
 
+def test_what_is_written_beside_stays_on_the_device_of_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a GPU: a thread has the first one of the machine until it is told of another."""
+    told: list[tuple[str, int]] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: told.append((threading.current_thread().name, device)))
+    writer = CheckpointWriter(tmp_path, 1, *trained(0, 1), torch.device("cuda:3"))
+    writer.save(1)
+    writer.wait()
+    assert told == [("checkpoint_0", 3)]
+
+
 def test_damaged_checkpoints_are_set_aside_by_a_run_that_goes_on(tmp_path: Path) -> None:
     model, optimizer = trained(0, 3)
-    writer = CheckpointWriter(tmp_path, 1, model, optimizer, beside=False)
+    writer = CheckpointWriter(tmp_path, 1, model, optimizer, beside=None)
     writer.save(3)
     whole = checkpoints(tmp_path)[0].rename(tmp_path / "kept")
     writer.save(9)
@@ -201,7 +214,7 @@ def test_damaged_checkpoints_are_set_aside_by_a_run_that_goes_on(tmp_path: Path)
 
 
 def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path: Path) -> None:
-    CheckpointWriter(tmp_path, 1, *trained(0, 1), beside=False).save(1)
+    CheckpointWriter(tmp_path, 1, *trained(0, 1), beside=None).save(1)
     other = nn.Linear(4, 3)
     with pytest.raises(ValueError, match="step_00000001 does not fit the model of this run") as caught:
         restore(tmp_path, other, torch.optim.AdamW(other.parameters()))

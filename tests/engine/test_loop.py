@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evomask.engine.checkpoint import checkpoints, load_checkpoint
-from evomask.engine.loop import Moment, TrainConfig, use_bfloat16
+from evomask.engine.loop import FirstProcessHooks, Moment, TrainConfig, use_bfloat16
 from evomask.engine.metrics import read_metrics
 
 STEPS_PER_EPOCH, EPOCHS = 4, 3
@@ -72,10 +72,27 @@ def test_bfloat16_autocasts_the_step(tmp_path: Path, precision: str, expected: b
 
 @pytest.mark.parametrize("supported", [True, False])
 def test_auto_precision_asks_the_gpu(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or supported)
     assert use_bfloat16("auto", torch.device("cuda")) is supported
     assert not use_bfloat16("auto", torch.device("cpu"))
     assert not use_bfloat16("float32", torch.device("cuda"))
+
+
+def test_looks_compile_nothing(regression: Make) -> None:
+    """They have shapes of their own."""
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    model = regression().model
+    model.compile(backend=backend)
+    looks = FirstProcessHooks([lambda _: model(torch.zeros(5, 6))], model, model)
+    looks(Moment(0, 0, 0.0))
+    assert not compiled
+    model(torch.zeros(5, 6))
+    assert len(compiled) == 1
 
 
 def test_rows_hold_what_was_promised(tmp_path: Path, regression: Make) -> None:

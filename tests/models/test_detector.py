@@ -1,5 +1,7 @@
 """The detector against torchvision's own Mask R-CNN with the same weights, and where the two must differ."""
 
+from typing import Any
+
 import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign
@@ -108,13 +110,21 @@ def test_bfloat16_learns_and_detects() -> None:
         model.eval()([torch.zeros(3, 64, 64, dtype=torch.uint8)], sizes=[(64, 64)])
 
 
-def test_boxes_of_bfloat16_are_as_fine_as_others() -> None:
-    """Offsets of 0 give the boxes that they are from; bfloat16 would make 640 and 644 of these sides."""
-    model = detector()
-    boxes = torch.tensor([[638.0, 641.5, 1021, 1023.25]])
-    for part in (model.rcnn.rpn, model.rcnn.roi_heads):
-        found = part.box_coder.decode(torch.zeros(1, 4, dtype=torch.bfloat16), [boxes])
-        torch.testing.assert_close(found[0], boxes, rtol=0, atol=1e-3)
+def test_boxes_are_as_fine_in_bfloat16() -> None:
+    """Which knows but every second pixel beyond 256."""
+    model = detector(512, 32)
+    seen: dict[str, Any] = {}
+    for part in ("rpn.anchor_generator", "rpn.head", "roi_heads.box_predictor"):
+        model.rcnn.get_submodule(part).register_forward_hook(lambda _, __, said, part=part: seen.update({part: said}))
+    images = [torch.randint(0, 256, (3, 512, 512), dtype=torch.uint8)]
+    with torch.autocast("cpu", torch.bfloat16):
+        model.train()(images, [objects(512, 512)])
+        model.eval()(images, sizes=[(512, 512)])
+    anchors = seen["rpn.anchor_generator"]
+    told = [*seen["rpn.head"][0], *seen["rpn.head"][1], *seen["roi_heads.box_predictor"]]
+    assert {each.dtype for each in told} == {torch.float32}
+    model(images, sizes=[(512, 512)])
+    torch.testing.assert_close(anchors, seen["rpn.anchor_generator"], rtol=0, atol=0)
 
 
 def test_what_does_not_fit_is_refused() -> None:

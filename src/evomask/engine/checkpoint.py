@@ -53,16 +53,21 @@ class CheckpointWriter:
         keep: how many of the newest are kept.
         model: whatever it is spread over.
         optimizer: the model's.
-        beside: write while training goes on, after a copy in memory. That pays on a GPU, where steps are short; then what goes
-            wrong is said at the next save. On a CPU the time does not count, and it is said at once.
+        beside: write while training goes on, after a copy from this device to memory. That pays on a GPU, where steps are
+            short; then what goes wrong is said at the next save. None, as on a CPU, where the time does not count: it is said
+            at once.
     """
 
-    def __init__(self, run: Path, keep: int, model: nn.Module, optimizer: torch.optim.Optimizer, beside: bool):
+    def __init__(self, run: Path, keep: int, model: nn.Module, optimizer: torch.optim.Optimizer, beside: torch.device | None):
         self._run, self._keep, self._model, self._optimizer = run, keep, model, optimizer
         self._pending: Future[Path] | None = None
-        self._executor = ThreadPoolExecutor(1, "checkpoint") if beside else None
+        self._executor = None
+        if beside is not None:
+            # A thread begins at the first GPU, where it would take memory from the process that has that one.
+            devices = torch.get_device_module(beside)
+            self._executor = ThreadPoolExecutor(1, "checkpoint", devices.set_device, (devices.current_device(),))
         # Two threads cannot share a group: their messages would meet.
-        several = beside and distributed.world_size() > 1
+        several = beside is not None and distributed.world_size() > 1
         self._group = cast(ProcessGroup, torch.distributed.new_group(backend="gloo")) if several else None
 
     def save(self, step: int) -> None:

@@ -180,7 +180,7 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
     parameters = [p for group in task.optimizer.param_groups for p in group["params"]]
     run_step, no_sync = parallel.across_processes(parameters, task.step)
     own_parts = distributed.own_share(distributed.parts_of_a_batch(config.micro_batches))
-    writer = CheckpointWriter(run, config.keep, task.model, task.optimizer, beside=device.type == "cuda")
+    writer = CheckpointWriter(run, config.keep, task.model, task.optimizer, beside=device if device.type == "cuda" else None)
 
     def save(done: int) -> None:
         nonlocal saved
@@ -294,7 +294,7 @@ def _train(task: Task, config: TrainConfig, run: Path, hooks: Sequence[Hook], re
 def use_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether to autocast to bfloat16: "auto" does where it pays, on a GPU that computes in it."""
     if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision == "bfloat16"
 
 
@@ -323,8 +323,10 @@ class FirstProcessHooks:
         if self._shown is not self._model:
             parallel.load_whole(self._model, self._shown)
         if distributed.rank() == 0:
-            for hook in self._hooks:
-                hook(moment)
+            # A look has shapes of its own, for which compiling anew would take longer than it does.
+            with torch.compiler.set_stance("force_eager"):
+                for hook in self._hooks:
+                    hook(moment)
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:

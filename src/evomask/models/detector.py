@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -84,11 +85,10 @@ class Detector(nn.Module):
             raise ValueError(f"--image-size must be a multiple of {pyramid.multiple} px for this encoder, not {size}")
         channels = config.channels
         strides = (*pyramid.strides, 2 * pyramid.strides[-1])
+        anchors = _Anchors(tuple((config.anchor_scale * stride,) for stride in strides), ((0.5, 1.0, 2.0),) * len(strides))
         self.rcnn = MaskRCNN(
             _Backbone(pyramid, channels),
-            rpn_anchor_generator=AnchorGenerator(
-                tuple((config.anchor_scale * stride,) for stride in strides), ((0.5, 1.0, 2.0),) * len(strides)
-            ),
+            rpn_anchor_generator=anchors,
             rpn_pre_nms_top_n_train=2 * config.proposals,
             rpn_pre_nms_top_n_test=config.proposals,
             rpn_post_nms_top_n_train=2 * config.proposals,
@@ -96,18 +96,17 @@ class Detector(nn.Module):
             rpn_batch_size_per_image=config.rpn_samples,
             box_roi_pool=_RoIAlign(BOX_SIDE, size),
             box_head=TwoMLPHead(channels * BOX_SIDE**2, 4 * channels),
-            box_predictor=FastRCNNPredictor(4 * channels, classes + 1),
+            box_predictor=_BoxPredictor(4 * channels, classes + 1),
             box_batch_size_per_image=config.roi_samples,
             box_score_thresh=config.min_score,
             mask_roi_pool=_RoIAlign(MASK_SIDE, size),
             mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
             mask_predictor=MaskRCNNPredictor(channels, channels, classes + 1),
+            rpn_head=_RPNHead(channels, anchors.num_anchors_per_location()[0]),
             image_mean=list(mean),
             image_std=list(std),
             size_divisible=size,  # of a batch that is padded: with images that fit, the square
         )
-        for part in cast(Any, (self.rcnn.rpn, self.rcnn.roi_heads)):
-            part.box_coder = _BoxCoder(part.box_coder.weights)
 
     def forward(
         self,
@@ -165,8 +164,23 @@ class _RoIAlign(MultiScaleRoIAlign):
         return super().forward(x, boxes, self._square)
 
 
-class _BoxCoder(BoxCoder):
-    """Boxes are made in float32 whatever the offsets come in: beyond 256 px bfloat16 knows but every second pixel."""
+# Boxes, and how sure they are, are made in float32 whatever autocast makes of the maps: beyond 256 px bfloat16 knows but every
+# second pixel, and beyond 512 every fourth.
 
-    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-        return super().decode_single(rel_codes.float(), boxes)
+
+class _Anchors(AnchorGenerator):
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        # Of the maps it asks for the type, and for height and width.
+        return super().forward(image_list, [each.new_empty(each.shape[-2:], dtype=torch.float32) for each in feature_maps])
+
+
+class _RPNHead(RPNHead):
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        sureness, offsets = super().forward(x)
+        return [each.float() for each in sureness], [each.float() for each in offsets]
+
+
+class _BoxPredictor(FastRCNNPredictor):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        sureness, offsets = super().forward(x)
+        return sureness.float(), offsets.float()

@@ -182,7 +182,7 @@ class FinetuneStep:
         np.random.seed(seed)
         images = self._erase(normalise(images_uint8, self._mean, self._std))
         if self._mix is None:
-            loss = cross_entropy(self._classifier(images), labels, label_smoothing=self._smoothing)
+            loss = cross_entropy(self._classifier(images).float(), labels, label_smoothing=self._smoothing)
             return StepResult(loss, self._metrics)
         images, targets = self._mix(images, labels)
-        return StepResult(cross_entropy(self._classifier(images), targets), self._metrics)
+        return StepResult(cross_entropy(self._classifier(images).float(), targets), self._metrics)

@@ -152,7 +152,8 @@ def linear_probe(encoder: Encoder, config: LinearProbeConfig, out: Path, resume:
         # A rate too high takes its classifier beyond all numbers: it stays there, and stops the others only if all are there.
         alive = logits.isfinite().all(dim=(1, 2), keepdim=True)
         logits = torch.where(alive | ~alive.any(), logits, 0.0)
-        return StepResult(torch.stack([cross_entropy(each, labels) for each in logits]).sum())  # none sees another's gradient
+        losses = [cross_entropy(each.float(), labels) for each in logits]
+        return StepResult(torch.stack(losses).sum())  # none sees another's gradient
 
     def predictions() -> Predictions:
         with torch.no_grad():
