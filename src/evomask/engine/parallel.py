@@ -44,7 +44,7 @@ def shard(model: nn.Module, device: torch.device, half: bool) -> None:
     Args:
         model: on its device.
         device: that device.
-        half: compute, and send parameters, in bfloat16. Gradients are averaged in float32 in any case.
+        half: compute, wherever the model is called, and send parameters in bfloat16. Gradients are averaged in float32 anyway.
 
     Raises:
         ValueError: there is only this process, and torchrun has not started it.
