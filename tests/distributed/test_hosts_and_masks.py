@@ -63,7 +63,7 @@ def test_every_host(kind: str, losses_of: Callable[..., list[float]], tokenizer:
         assert losses_of(2, *command, "--train.parallel", parallel) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(("masks", "close"), [("random", 2e-3), ("evolved", 0.05)])  # rounding may turn a tree round
+@pytest.mark.parametrize(("masks", "close"), [("random", 4e-3), ("evolved", 0.1)])  # rounding may turn a tree round
 @pytest.mark.parametrize("kind", HOSTS)
 def test_every_host_sharded_in_bfloat16(
     kind: str, masks: str, close: float, losses_of: Callable[..., list[float]], tokenizer: list[str]
