@@ -204,14 +204,18 @@ Watch.at = at
 """
 
 
-def test_the_first_process_waits_until_the_others_know_that_it_has_said_it(begin: Begin) -> None:
-    """Without torchrun it is the one that keeps word of who has; the other one of the two would say it once more."""
+def said_where_one_hangs(begin: Begin, fault: str) -> str:
+    """The line in which two processes that find out in their own ways say that the second one hangs at its images."""
     hangs = AT_IMAGES.format(rank=1, step=10, what="import time; time.sleep(1000)")
-    processes = begin(FINDS_OUT_LATE + hangs, "--train.timeout-seconds", "3", "--train.save-minutes", "0")
+    processes = begin(fault + hangs, "--train.timeout-seconds", "3", "--train.save-minutes", "0")
     assert processes.wait(HANG_SECONDS) == [1, 1]
     assert len(processes.errors()) == 1, processes.errors()
-    [line] = processes.errors()
-    assert "process 0 waits at the others' images" in line
+    return processes.errors()[0]
+
+
+def test_the_first_process_waits_until_the_others_know_that_it_has_said_it(begin: Begin) -> None:
+    """Without torchrun it is the one that keeps word of who has; the other one of the two would say it once more."""
+    assert "process 0 waits at the others' images" in said_where_one_hangs(begin, FINDS_OUT_LATE)
 
 
 ASKS_SLOWLY = """
@@ -221,20 +225,15 @@ plain_at, plain_who = Watch.at, Watch._who_is_late
 def at(self, *what, **how):
     plain_at(self, *what, **how)
     self._deadline += 0.3 * (1 - rank)
-def who_is_late(self):
+def who_is_late(self, store):
     time.sleep(1.0 * rank)
-    return plain_who(self)
+    return plain_who(self, store)
 Watch.at, Watch._who_is_late = at, who_is_late
 """
 
 
 def test_the_first_process_does_not_end_while_another_one_still_asks_it_who_is_late(begin: Begin) -> None:
-    hangs = AT_IMAGES.format(rank=1, step=10, what="import time; time.sleep(1000)")
-    processes = begin(ASKS_SLOWLY + hangs, "--train.timeout-seconds", "3", "--train.save-minutes", "0")
-    assert processes.wait(HANG_SECONDS) == [1, 1]
-    assert len(processes.errors()) == 1, processes.errors()
-    [line] = processes.errors()
-    assert "late is process 1" in line
+    assert "late is process 1" in said_where_one_hangs(begin, ASKS_SLOWLY)
 
 
 NOT_FINITE = """

@@ -8,6 +8,8 @@ import time
 from datetime import timedelta
 from typing import Self
 
+from torch.distributed.distributed_c10d import Store
+
 from evomask.engine import distributed
 
 LONG = 30
@@ -59,22 +61,22 @@ class Watch:
                 self._give_up()
 
     def _give_up(self) -> None:
+        assert self._store is not None
         # All find out at about the same time. Who is late is asked first: once all have given up, the store may go.
-        late = self._who_is_late()
-        if self._store is not None and distributed.first_to_give_up(self._store):
+        late = self._who_is_late(self._store)
+        if distributed.first_to_give_up(self._store):
             logger.error(
                 "no progress for %.0f s in step %d (process %d waits at %s): %s. All end; `torchrun --max-restarts 3` goes on "
                 "by itself, and so does `evomask resume`. Where it needs longer, raise --train.timeout-seconds",
                 *(time.monotonic() - self._since, self._step, distributed.rank(), self._what, late),
             )
-        if self._store is not None and distributed.rank() == 0:
+        if distributed.rank() == 0:
             distributed.wait_for_all_to_give_up(self._store, GRACE_SECONDS)
         os._exit(EXIT_CODE)
 
-    def _who_is_late(self) -> str:
-        assert self._store is not None
+    def _who_is_late(self, store: Store) -> str:
         try:
-            words = [self._store.get(f"at/{rank}").decode().split(" ", 3) for rank in range(distributed.world_size())]
+            words = [store.get(f"at/{rank}").decode().split(" ", 3) for rank in range(distributed.world_size())]
         except RuntimeError:
             return "whoever keeps word of where all are cannot be reached: torchrun's own process, or the first process"
         places = [(int(step), _ORDER.index(what)) for step, _, _, what in words]
